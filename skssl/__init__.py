@@ -1,0 +1,18 @@
+"""Self-supervised learning for scikit-learn users."""
+
+from ._classifier import SelfSupervisedClassifier
+from ._cnn import build_cnn
+from ._encoder import SelfSupervisedEncoder
+from .display import PredictionDisplay, PretextDisplay, TrainingCurveDisplay
+from .pretext import RotationPretext
+
+__all__ = [
+    "PredictionDisplay",
+    "PretextDisplay",
+    "RotationPretext",
+    "SelfSupervisedClassifier",
+    "SelfSupervisedEncoder",
+    "TrainingCurveDisplay",
+    "build_cnn",
+]
+__version__ = "0.1.0"

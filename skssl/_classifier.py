@@ -1,0 +1,450 @@
+"""SelfSupervisedClassifier: pretrain on all images, fine-tune on the labelled ones."""
+
+from copy import copy
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import (
+    check_array,
+    check_consistent_length,
+    check_random_state,
+    check_scalar,
+    column_or_1d,
+)
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+
+from ._encoder import MAX_SEED, SelfSupervisedEncoder, fitted_pretext
+from ._images import pixel_statistics, validate_images
+
+
+def _pretrained(classifier):
+    """Whether there is pretraining to ask about; unknown before fit."""
+    if getattr(classifier, "encoder_", ...) is None:
+        raise AttributeError("Nothing was pretrained: pretrain_epochs is 0.")
+    return True
+
+
+def labelled_rows(y, unlabeled_label):
+    """Part y into classes, the rows that have one, and the class index of these.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,)
+        Labels.
+    unlabeled_label : object
+        What marks a row without a label; None if every row has one.
+
+    Returns
+    -------
+    classes : ndarray of shape (n_classes,)
+        Sorted labels.
+    rows : ndarray of shape (n_labelled,), int64
+        Indices of the labelled rows.
+    targets : ndarray of shape (n_labelled,), int64
+        Index into `classes` of each.
+    """
+    y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
+    y = column_or_1d(y, warn=True)
+    labels = y.tolist()  # elementwise: strings and -1 do not compare as arrays
+    labelled = [unlabeled_label is None or label != unlabeled_label for label in labels]
+    rows = np.flatnonzero(labelled)
+    y = y[rows]
+    if y.dtype == object:
+        y = np.array(y.tolist())
+    if len(y):
+        check_classification_targets(y)
+    classes, targets = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        remark = ""
+        if unlabeled_label is not None:
+            remark = (
+                f" Rows with y == {unlabeled_label!r} count as unlabelled; if that is "
+                "a class, set unlabeled_label=None."
+            )
+        raise ValueError(
+            "y must hold at least two classes among its labelled rows, got "
+            f"{len(classes)} class(es) in {len(rows)} labelled of {len(labels)} rows."
+            f"{remark}"
+        )
+    return classes, rows, targets
+
+
+class SelfSupervisedClassifier(ClassifierMixin, BaseEstimator):
+    """Image classifier that first learns from images without labels.
+
+    `fit` trains a network on a pretext task with *all* images (which way up is this
+    image? [1]_), then fine-tunes it on the labelled ones.
+
+    Parameters
+    ----------
+    estimator : scikeras.wrappers.KerasClassifier, callable, keras.Model or None, \
+            default=None
+        The network and how it is fine-tuned. A KerasClassifier carries optimizer, loss,
+        `epochs`, `batch_size`, `validation_split`, `callbacks` and the parameters of
+        its build function, all reachable as ``estimator__…``; its `verbose`,
+        `random_state` and `warm_start` are not used. A function that builds a network,
+        a Functional or Sequential model, or None for :func:`~skssl.build_cnn` are
+        wrapped with the Adam optimizer, batches of 64 and ``epochs=None``, which is as
+        many epochs as give 1000 steps, and at least 5; an epoch then is as many passes
+        over the labelled rows as give 50 steps. The last Dense layer (with a
+        softmax after it, if any) is the class head; all before it is the backbone. The
+        estimator is cloned, never changed; a model starts from its own weights.
+    pretext : PretextTask, default=None
+        The pretext task; None is :class:`~skssl.RotationPretext`, or with X of ready
+        views the task to tell these apart.
+    encoder : SelfSupervisedEncoder, default=None
+        A fitted encoder with the same network to start from instead of pretraining, in
+        :class:`~sklearn.frozen.FrozenEstimator` where it must survive `clone`. With
+        ``estimator=None`` the encoder's estimator is used.
+    image_shape : tuple of int, default=None
+        (height, width) or (height, width, channels) of the images in flat rows. None
+        takes a square number of features for a square grey image.
+    pretrain_epochs : int, default=5
+        Number of passes over all images; 0 is plain supervised training of the same
+        network.
+    pretrain_batch_size : int, default=64
+        Number of images the network sees in one step of pretraining: 64 are 16 images
+        in their four rotations.
+    frozen_layers : int or "all", default=0
+        How many layers of the backbone keep their pretrained weights, counted from the
+        input as in slicing (a negative number leaves so many to train); "all" makes a
+        linear probe. Input and standardisation layers are not counted.
+    unlabeled_label : object, default=-1
+        What marks a row without a label in y; None if every row has one.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes, as elsewhere in scikit-learn.
+    random_state : int, RandomState instance or None, default=None
+        Seeds initial weights and the order of the images. With an int, repeated fits on
+        the same machine are bit-identical.
+    verbose : int, default=0
+        0 is silent, 1 shows the progress bar of Keras, 2 a line an epoch.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels.
+    model_ : keras.Model
+        Network from images to class probabilities.
+    encoder_ : SelfSupervisedEncoder or None
+        The encoder as it was when pretraining ended; None if nothing was pretrained.
+    pretrain_history_ : dict of list or None
+        Loss and metrics of each epoch of pretraining.
+    finetune_history_ : dict of list
+        Loss and metrics of each epoch of fine-tuning.
+    image_shape_ : tuple of int
+        (height, width, channels) of the images seen in `fit`.
+    n_features_in_ : int
+        Number of values of one sample; of images height * width * channels.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Column names, where X was a DataFrame.
+
+    See Also
+    --------
+    SelfSupervisedEncoder : Pretraining alone, as a transformer.
+    RotationPretext : The default pretext task.
+    sklearn.semi_supervised.SelfTrainingClassifier : Learns from its own predictions.
+
+    References
+    ----------
+    .. [1] Spyros Gidaris, Praveer Singh, Nikos Komodakis, "Unsupervised Representation
+       Learning by Predicting Image Rotations", ICLR 2018, arXiv:1803.07728.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_digits
+    >>> from skssl import SelfSupervisedClassifier
+    >>> X, y = load_digits(return_X_y=True)
+    >>> y_few = np.where(np.arange(len(y)) < 100, y, -1)  # -1: no label
+    >>> clf = SelfSupervisedClassifier(pretrain_epochs=2, random_state=0)
+    >>> clf.fit(X, y_few).predict(X[:5]).shape
+    (5,)
+    """
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        pretext=None,
+        encoder=None,
+        image_shape=None,
+        pretrain_epochs=5,
+        pretrain_batch_size=64,
+        frozen_layers=0,
+        unlabeled_label=-1,
+        class_weight=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.pretext = pretext
+        self.encoder = encoder
+        self.image_shape = image_shape
+        self.pretrain_epochs = pretrain_epochs
+        self.pretrain_batch_size = pretrain_batch_size
+        self.frozen_layers = frozen_layers
+        self.unlabeled_label = unlabeled_label
+        self.class_weight = class_weight
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X, y, sample_weight=None):
+        """Pretrain on all images, then fine-tune on the labelled ones.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, height, width[, channels]), \
+                (n_samples, n_features) or (n_samples, n_views, height, width, channels)
+            Images of any scale, flat rows, or ready views of each image, the first of
+            which is the image itself.
+        y : array-like of shape (n_samples,)
+            Labels; rows equal to `unlabeled_label` only pretrain.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the labelled rows in fine-tuning. A row of weight 0 is left out
+            altogether.
+
+        Returns
+        -------
+        self : object
+            The fitted classifier.
+
+        Raises
+        ------
+        ValueError
+            If X, y, the network and the parameters do not fit together.
+        TypeError
+            If `estimator`, `pretext` or `encoder` is of a type that is not supported.
+        NotFittedError
+            If `encoder` is not fitted.
+        """
+        fitted = copy(self)
+        fitted._fit(X, y, sample_weight)
+        self.__dict__ = fitted.__dict__  # only now: a failed fit changes nothing
+        return self
+
+    def _fit(self, X, y, sample_weight):
+        self._check_parameters()
+        images = validate_images(
+            self, X, image_shape=self.image_shape, reset=True, allow_views=True
+        )
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is "
+                "None. SelfSupervisedEncoder learns without y."
+            )
+        check_consistent_length(X, y)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, images)
+            present = sample_weight != 0
+            if not present.all():  # weight 0 is absence, in pretraining too
+                y = np.asarray(y)[present]
+                images, sample_weight = images[present], sample_weight[present]
+        self.classes_, rows, targets = labelled_rows(y, self.unlabeled_label)
+        self._train(images, rows, targets, sample_weight)
+
+    def _check_parameters(self):
+        check_scalar(self.pretrain_epochs, "pretrain_epochs", Integral, min_val=0)
+        check_scalar(
+            self.pretrain_batch_size, "pretrain_batch_size", Integral, min_val=1
+        )
+        frozen = self.frozen_layers
+        if frozen != "all" and (
+            isinstance(frozen, bool) or not isinstance(frozen, Integral)
+        ):
+            raise TypeError(f"frozen_layers must be an int or 'all', got {frozen!r}.")
+        if self.encoder is not None and self.pretext is not None:
+            raise ValueError(
+                "encoder= starts from an encoder that is pretrained already, so "
+                "pretext= has nothing to do: give one of them."
+            )
+
+    def _train(self, images, rows, targets, sample_weight):
+        from ._networks import build_network, copy_weights, freeze, set_statistics
+        from ._training import finetune
+
+        seeds = check_random_state(self.random_state).randint(MAX_SEED, size=3)
+        encoder_seed, network_seed, finetune_seed = map(int, seeds)
+        network = build_network(
+            self._network_source(), self.image_shape_, network_seed, self.classes_
+        )
+        freeze(network, self.frozen_layers)
+        self.encoder_ = self._pretrained_encoder(images, encoder_seed)
+        self.pretrain_history_ = None
+        if self.encoder_ is None:
+            set_statistics(network.backbone, *pixel_statistics(images))
+        else:
+            self.pretrain_history_ = self.encoder_.history_
+            try:
+                copy_weights(self.encoder_.backbone_, network.backbone)
+            except ValueError as error:
+                raise ValueError(
+                    "The encoder's network has other layers than the classifier's: "
+                    "give both the same estimator, or the classifier none."
+                ) from error
+        class_weight = self.class_weight or network.class_weight
+        if class_weight is not None:
+            sample_weight = 1.0 if sample_weight is None else sample_weight[rows]
+            sample_weight = sample_weight * compute_sample_weight(
+                class_weight, self.classes_[targets]
+            )
+        elif sample_weight is not None:
+            sample_weight = sample_weight[rows]
+        self.finetune_history_ = finetune(
+            network,
+            images[:, 0] if images.ndim == 5 else images,
+            rows,
+            targets,
+            sample_weight=sample_weight,
+            seed=finetune_seed,
+            verbose=self.verbose,
+        )
+        self.model_ = network.model
+
+    def _network_source(self):
+        """Return what to build the network from."""
+        if self.estimator is None and self.encoder is not None:
+            return self._given_encoder().estimator
+        return self.estimator
+
+    def _given_encoder(self):
+        encoder = self.encoder
+        if isinstance(encoder, FrozenEstimator):
+            encoder = encoder.estimator
+        if not isinstance(encoder, SelfSupervisedEncoder):
+            raise TypeError(
+                f"encoder must be a fitted SelfSupervisedEncoder, got {encoder!r}."
+            )
+        if not hasattr(encoder, "backbone_"):
+            raise NotFittedError(
+                "encoder is not fitted. Fit it first; where the classifier is cloned, "
+                "as in a grid search, wrap it as FrozenEstimator(encoder)."
+            )
+        return encoder
+
+    def _pretrained_encoder(self, images, seed):
+        """Return the encoder to start from, or None to start from fresh weights."""
+        if self.encoder is not None:
+            encoder = self._given_encoder()
+            if encoder.image_shape_ != self.image_shape_:
+                raise ValueError(
+                    f"The encoder was fitted on images of shape {encoder.image_shape_}, "
+                    f"but X has images of shape {self.image_shape_}."
+                )
+            return encoder
+        fitted_pretext(self.pretext, images)  # wrong with pretrain_epochs=0, too
+        if self.pretrain_epochs == 0:
+            return None
+        return SelfSupervisedEncoder(
+            self.estimator,
+            pretext=self.pretext,
+            epochs=self.pretrain_epochs,
+            batch_size=self.pretrain_batch_size,
+            random_state=seed,
+            verbose=self.verbose,
+        ).fit(images)
+
+    def predict_proba(self, X):
+        """Return class probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, height, width[, channels]) or \
+                (n_samples, n_features)
+            Images of the shape seen in `fit`; of ready views the first is the image.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes), float32
+            Columns in the order of `classes_`.
+        """
+        from ._training import predict
+
+        probabilities = predict(self._fitted("model_"), self._check_images(X))
+        if probabilities.shape[1] == 1:  # one sigmoid unit: that of the second class
+            probabilities = np.hstack([1 - probabilities, probabilities])
+        return probabilities
+
+    def predict(self, X):
+        """Return the most probable class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, height, width[, channels]) or \
+                (n_samples, n_features)
+            Images of the shape seen in `fit`; of ready views the first is the image.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            Labels from `classes_`.
+        """
+        return self._fitted("classes_")[self.predict_proba(X).argmax(axis=1)]
+
+    def transform(self, X):
+        """Embed images with the fine-tuned backbone.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, height, width[, channels]) or \
+                (n_samples, n_features)
+            Images of the shape seen in `fit`; of ready views the first is the image.
+
+        Returns
+        -------
+        embedding : ndarray of shape (n_samples, n_embedding), float32
+            Output of the backbone.
+        """
+        from ._training import predict
+
+        backbone = self._fitted("model_").get_layer("backbone")
+        return predict(backbone, self._check_images(X))
+
+    @available_if(_pretrained)
+    def predict_pretext(self, X):
+        """Predict the label of each view with the pretrained network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, height, width[, channels]) or \
+                (n_samples, n_features)
+            Images of the shape seen in `fit`, or ready views where these were given.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples, n_views), int64
+            Predicted labels, for rotation the index into `angles`.
+        """
+        encoder = self._fitted("encoder_")
+        return encoder.predict_pretext(self._check_images(X, keep_views=True))
+
+    @available_if(_pretrained)
+    def score_pretext(self, X):
+        """Return the pretext accuracy of the pretrained network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, height, width[, channels]) or \
+                (n_samples, n_features)
+            Images of the shape seen in `fit`, or ready views where these were given.
+
+        Returns
+        -------
+        score : float
+            As of :meth:`SelfSupervisedEncoder.score`.
+        """
+        encoder = self._fitted("encoder_")
+        return encoder.score(self._check_images(X, keep_views=True))
+
+    def _fitted(self, attribute):
+        check_is_fitted(self)
+        return getattr(self, attribute)
+
+    def _check_images(self, X, keep_views=False):
+        images = validate_images(self, X, reset=False, allow_views=True)
+        return images[:, 0] if images.ndim == 5 and not keep_views else images

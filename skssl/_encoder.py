@@ -1,0 +1,290 @@
+"""SelfSupervisedEncoder: pretrain a backbone, then embed images."""
+
+from copy import copy
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    clone,
+)
+from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from ._images import pixel_statistics, validate_images
+from .pretext import GivenViews, PretextTask, RotationPretext
+
+MAX_SEED = np.iinfo(np.int32).max
+
+
+def _classifies(encoder):
+    """Whether the pretext task has classes to predict; unknown before fit."""
+    pretext = getattr(encoder, "pretext_", None)
+    if pretext is not None and pretext.class_names is None:
+        raise AttributeError(
+            f"{type(pretext).__name__} does not classify, so it predicts no labels."
+        )
+    return True
+
+
+def fitted_pretext(pretext, images):
+    """Return the task to pretrain on, checked against the images.
+
+    Parameters
+    ----------
+    pretext : PretextTask or None
+        The `pretext` parameter: rotation where it is None.
+    images : ndarray of shape (n_samples, [n_views,] height, width, channels)
+        Training images; with views, these are the task.
+
+    Returns
+    -------
+    pretext : PretextTask
+        A fitted copy.
+    """
+    if images.ndim == 5:
+        if pretext is not None:
+            raise ValueError(
+                f"X of shape {images.shape} holds ready views, which are the pretext "
+                "task themselves: set pretext=None, or give single images of shape "
+                "(n_samples, height, width, channels)."
+            )
+        pretext = GivenViews(images.shape[1])
+    elif pretext is None:
+        pretext = RotationPretext()
+    elif not isinstance(pretext, PretextTask):
+        raise TypeError(
+            "pretext must be a PretextTask, such as RotationPretext(), or None, got "
+            f"{pretext!r}."
+        )
+    return clone(pretext).fit(images)
+
+
+class SelfSupervisedEncoder(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
+    """Transformer that learns an embedding of images without labels.
+
+    `fit` trains a network on a pretext task: which way up is this image? `transform`
+    returns what the network sees in an image, the output of its backbone.
+
+    Parameters
+    ----------
+    estimator : scikeras.wrappers.KerasClassifier, callable, keras.Model or None, \
+            default=None
+        Supplies the network and the optimizer: a wrapped Keras network, a function
+        that builds one as scikeras takes it, or a Functional or Sequential model. The
+        network's last Dense layer is the class head; all before it is the backbone.
+        None is :func:`~skssl.build_cnn` with the Adam optimizer.
+    pretext : PretextTask, default=None
+        The pretext task; None is :class:`~skssl.RotationPretext`, or with X of ready
+        views the task to tell these apart.
+    image_shape : tuple of int, default=None
+        (height, width) or (height, width, channels) of the images in flat rows. None
+        takes a square number of features for a square grey image.
+    epochs : int, default=5
+        Number of passes over the images.
+    batch_size : int, default=64
+        Number of images the network sees in one step: 64 are 16 images in their four
+        rotations.
+    random_state : int, RandomState instance or None, default=None
+        Seeds initial weights and the order of the images. With an int, repeated fits on
+        the same machine are bit-identical.
+    verbose : int, default=0
+        0 is silent, 1 shows the progress bar of Keras, 2 a line an epoch.
+
+    Attributes
+    ----------
+    backbone_ : keras.Model
+        Network from images to embeddings, standardisation included.
+    pretext_model_ : keras.Model
+        Network from images to the outputs of the pretext head.
+    pretext_ : PretextTask
+        The fitted pretext task.
+    history_ : dict of list
+        Loss and metrics of each epoch.
+    image_shape_ : tuple of int
+        (height, width, channels) of the images seen in `fit`.
+    n_features_in_ : int
+        Number of values of one sample; of images height * width * channels.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Column names, where X was a DataFrame.
+
+    See Also
+    --------
+    SelfSupervisedClassifier : Pretrains in the same way, then learns classes.
+    RotationPretext : The default pretext task.
+
+    References
+    ----------
+    .. [1] Spyros Gidaris, Praveer Singh, Nikos Komodakis, "Unsupervised Representation
+       Learning by Predicting Image Rotations", ICLR 2018, arXiv:1803.07728.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skssl import SelfSupervisedEncoder
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> encoder = SelfSupervisedEncoder(epochs=1, random_state=0).fit(X[:200])
+    >>> encoder.transform(X[:3]).shape
+    (3, 128)
+    """
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        pretext=None,
+        image_shape=None,
+        epochs=5,
+        batch_size=64,
+        random_state=None,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.pretext = pretext
+        self.image_shape = image_shape
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X, y=None):
+        """Pretrain the backbone.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, height, width[, channels]), \
+                (n_samples, n_features) or (n_samples, n_views, height, width, channels)
+            Images of any scale, flat rows, or ready views of each image.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : object
+            The fitted encoder.
+
+        Raises
+        ------
+        ValueError
+            If X, `image_shape`, the pretext task and the network do not fit together.
+        TypeError
+            If `estimator` or `pretext` is of a type that is not supported.
+        """
+        fitted = copy(self)
+        fitted._fit(X)
+        self.__dict__ = fitted.__dict__  # only now: a failed fit changes nothing
+        return self
+
+    def _fit(self, X):
+        check_scalar(self.epochs, "epochs", Integral, min_val=1)
+        check_scalar(self.batch_size, "batch_size", Integral, min_val=1)
+        images = validate_images(
+            self, X, image_shape=self.image_shape, reset=True, allow_views=True
+        )
+        self.pretext_ = fitted_pretext(self.pretext, images)
+
+        from ._networks import build_network, set_statistics
+        from ._training import pretrain
+
+        seeds = check_random_state(self.random_state).randint(MAX_SEED, size=2)
+        network = build_network(self.estimator, self.image_shape_, int(seeds[0]))
+        set_statistics(network.backbone, *pixel_statistics(images))
+        self.pretext_model_, self.history_ = pretrain(
+            network,
+            self.pretext_,
+            images,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            seed=int(seeds[1]),
+            verbose=self.verbose,
+        )
+        self.backbone_ = network.backbone
+
+    def transform(self, X):
+        """Embed images.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, height, width[, channels]) or \
+                (n_samples, n_features)
+            Images of the shape seen in `fit`; of ready views the first is embedded.
+
+        Returns
+        -------
+        embedding : ndarray of shape (n_samples, n_embedding), float32
+            Output of the backbone.
+        """
+        from ._training import predict
+
+        images = self._check_images(X)
+        return predict(self.backbone_, images[:, 0] if images.ndim == 5 else images)
+
+    @available_if(_classifies)
+    def predict_pretext(self, X):
+        """Predict the label of each view, for rotation the index into `angles`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, height, width[, channels]) or \
+                (n_samples, n_features)
+            Images of the shape seen in `fit`, or ready views where these were given.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples, n_views), int64
+            Predicted labels; a perfect row is ``0, 1, …, n_views - 1``.
+        """
+        from ._training import predict_pretext
+
+        images = self._check_task_images(X)
+        return predict_pretext(self.pretext_model_, self.pretext_, images)
+
+    def score(self, X, y=None):
+        """Return the pretext accuracy.
+
+        So `cross_val_score` and `GridSearchCV` tune pretraining without a label.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, height, width[, channels]) or \
+                (n_samples, n_features)
+            Images of the shape seen in `fit`, or ready views where these were given.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        score : float
+            First metric of the task; minus its loss where it has no metric.
+        """
+        from ._training import evaluate_pretext
+
+        images = self._check_task_images(X)
+        return evaluate_pretext(
+            self.pretext_model_, self.pretext_, images, batch_size=self.batch_size
+        )
+
+    def _check_images(self, X):
+        check_is_fitted(self)
+        return validate_images(self, X, reset=False, allow_views=True)
+
+    def _check_task_images(self, X):
+        images = self._check_images(X)
+        given = isinstance(self.pretext_, GivenViews)
+        n_views = images.shape[1] if images.ndim == 5 else None
+        if n_views != (self.pretext_.n_views if given else None):
+            expected = f"{self.pretext_.n_views} ready views" if given else "one image"
+            raise ValueError(
+                f"The pretext task expects {expected} a sample, as in fit, but X gives "
+                f"images of shape {images.shape}."
+            )
+        return images
+
+    @property
+    def _n_features_out(self):
+        return self.backbone_.output_shape[-1]

@@ -1,0 +1,138 @@
+"""PretextDisplay: views with their true and predicted pretext label."""
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from ._image_grid import ImageGridDisplay, chosen_rows
+
+
+class PretextDisplay(ImageGridDisplay):
+    """Turned images with their true and predicted angle, wrong ones marked in red.
+
+    Use :meth:`from_estimator` or :meth:`from_predictions`; they draw at once.
+
+    Parameters
+    ----------
+    images : ndarray of shape (n_samples, height, width, channels)
+        The views to draw.
+    y_true, y_pred : array-like of shape (n_samples,)
+        Names of the pretext labels, such as "90°".
+
+    Attributes
+    ----------
+    axes_ : ndarray of matplotlib Axes, shape (n_samples,)
+        One a view.
+    figure_ : matplotlib Figure
+        The figure they are in.
+
+    See Also
+    --------
+    PredictionDisplay : Images with their true and predicted class.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> from sklearn.datasets import load_digits
+    >>> from skssl import PretextDisplay, RotationPretext
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> views = RotationPretext().fit_transform(X)
+    >>> labels = [[0, 1, 2, 3]] * len(X)
+    >>> display = PretextDisplay.from_predictions(
+    ...     views, labels, class_names=["0°", "90°", "180°", "270°"], random_state=0
+    ... )
+    >>> len(display.axes_)
+    5
+    >>> plt.close()
+    """
+
+    @classmethod
+    def from_estimator(
+        cls, estimator, X, *, n_samples=5, random_state=None, ax=None, **plot_params
+    ):
+        """Predict and draw one random view of randomly chosen images.
+
+        Parameters
+        ----------
+        estimator : SelfSupervisedEncoder or SelfSupervisedClassifier
+            A fitted estimator that was pretrained to tell views apart.
+        X : array-like of shape (n_samples, height, width[, channels]) or \
+                (n_samples, n_features)
+            Images of the shape seen in `fit`.
+        n_samples : int, default=5
+            How many images to draw.
+        random_state : int, RandomState instance or None, default=None
+            Chooses images and views.
+        ax : matplotlib Axes, default=None
+            Axes in whose place to draw; None makes a new figure.
+        **plot_params : dict
+            Further arguments of `plot`.
+
+        Returns
+        -------
+        display : PretextDisplay
+            The display, drawn.
+        """
+        encoder = getattr(estimator, "encoder_", estimator)
+        labels = estimator.predict_pretext(X)
+        images = encoder._check_task_images(X)
+        views = np.asarray(encoder.pretext_.make_views(images))
+        return cls.from_predictions(
+            views,
+            labels,
+            class_names=encoder.pretext_.class_names,
+            n_samples=n_samples,
+            random_state=random_state,
+            ax=ax,
+            **plot_params,
+        )
+
+    @classmethod
+    def from_predictions(
+        cls,
+        views,
+        y_pred,
+        *,
+        class_names=None,
+        n_samples=5,
+        random_state=None,
+        ax=None,
+        **plot_params,
+    ):
+        """Draw one random view of randomly chosen images with given predictions.
+
+        Parameters
+        ----------
+        views : ndarray of shape (n_samples, n_views, height, width, channels)
+            Views, as `RotationPretext.transform` makes them.
+        y_pred : array-like of shape (n_samples, n_views)
+            Predicted labels, as `predict_pretext` returns them.
+        class_names : sequence of str, default=None
+            Name of each label; None writes the labels themselves.
+        n_samples : int, default=5
+            How many images to draw.
+        random_state : int, RandomState instance or None, default=None
+            Chooses images and views.
+        ax : matplotlib Axes, default=None
+            Axes in whose place to draw; None makes a new figure.
+        **plot_params : dict
+            Further arguments of `plot`.
+
+        Returns
+        -------
+        display : PretextDisplay
+            The display, drawn.
+        """
+        y_pred = np.asarray(y_pred)
+        if np.ndim(views) != 5 or y_pred.shape != np.shape(views)[:2]:
+            raise ValueError(
+                "views must have shape (n_samples, n_views, height, width, channels) "
+                "and y_pred (n_samples, n_views), got "
+                f"{np.shape(views)} and {y_pred.shape}."
+            )
+        names = np.asarray(class_names or range(views.shape[1]))
+        random_state = check_random_state(random_state)
+        rows = chosen_rows(len(views), n_samples, random_state)
+        chosen = random_state.randint(views.shape[1], size=len(rows))
+        return cls(
+            views[rows, chosen], names[chosen], names[y_pred[rows, chosen]]
+        ).plot(ax=ax, **plot_params)

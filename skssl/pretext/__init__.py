@@ -1,0 +1,7 @@
+"""Pretext tasks: what a network learns from images without labels."""
+
+from ._base import PretextTask
+from ._rotation import RotationPretext
+from ._views import GivenViews, ViewClassification
+
+__all__ = ["GivenViews", "PretextTask", "RotationPretext", "ViewClassification"]

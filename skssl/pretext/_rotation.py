@@ -1,0 +1,207 @@
+"""The pretext task of turned images."""
+
+from copy import copy
+
+import numpy as np
+from sklearn.base import TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from .._images import validate_images
+from ._views import ViewClassification
+
+
+def rotated_views(images, turns):
+    """Turn every image counter-clockwise by each number of quarter turns.
+
+    Parameters
+    ----------
+    images : ndarray of shape (n_samples, height, width, channels)
+        Images of any dtype; square ones unless all turns are even.
+    turns : sequence of int
+        Quarter turns of each view.
+
+    Returns
+    -------
+    views : ndarray of shape (n_samples, len(turns), height, width, channels)
+        View `k` is turned by `turns[k]`; same dtype as the images.
+    """
+    n_samples, *image_shape = images.shape
+    views = np.empty((n_samples, len(turns), *image_shape), dtype=images.dtype)
+    for view, n_turns in enumerate(turns):
+        views[:, view] = np.rot90(images, n_turns, axes=(1, 2))
+    return views
+
+
+def quarter_turns(angles):
+    """Return the quarter turns (0 to 3) of angles in degrees, or say what is wrong."""
+    angles = tuple(angles)
+    for angle in angles:
+        if not isinstance(angle, (int, float, np.number)) or angle % 90 != 0:
+            raise ValueError(
+                f"angles must be multiples of 90 degrees, got {angle!r} in {angles}."
+            )
+    turns = [int(angle // 90) % 4 for angle in angles]
+    for position, turn in enumerate(turns):
+        if turn in turns[:position]:
+            raise ValueError(
+                f"angles must be distinct, but {angles[position]!r} in {angles} turns "
+                f"an image as far as {angles[turns.index(turn)]!r} does."
+            )
+    if len(turns) < 2:
+        raise ValueError(f"angles must hold at least two angles, got {angles}.")
+    return turns
+
+
+class RotationPretext(TransformerMixin, ViewClassification):
+    """Pretext task that asks by which angle an image is turned.
+
+    To tell the angle, a network has to know what the objects in the images look like
+    upright; what it learns serves other tasks with the same images [1]_. As a
+    transformer it makes the turned images; as `pretext` of
+    :class:`~skssl.SelfSupervisedClassifier` and
+    :class:`~skssl.SelfSupervisedEncoder` it turns them inside the input pipeline, a
+    batch at a time.
+
+    Parameters
+    ----------
+    angles : tuple of int, default=(0, 90, 180, 270)
+        Distinct multiples of 90 degrees, at least two. 90 turns counter-clockwise, as
+        `numpy.rot90` does. Pixels are moved, never interpolated.
+    image_shape : tuple of int, default=None
+        (height, width) or (height, width, channels) of the images, needed for flat
+        rows that are not square grey images.
+
+    Attributes
+    ----------
+    image_shape_ : tuple of int
+        (height, width, channels) of the images seen in `fit`.
+    n_features_in_ : int
+        Number of values of one sample.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Column names, where X was a DataFrame.
+
+    See Also
+    --------
+    SelfSupervisedEncoder : Pretrains a network on a pretext task.
+    SelfSupervisedClassifier : Pretrains a network, then fine-tunes it.
+
+    References
+    ----------
+    .. [1] Spyros Gidaris, Praveer Singh, Nikos Komodakis, "Unsupervised Representation
+       Learning by Predicting Image Rotations", ICLR 2018, arXiv:1803.07728.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skssl import RotationPretext
+    >>> image = np.array([[1, 2], [3, 4]])
+    >>> views = RotationPretext().fit_transform(image[np.newaxis])
+    >>> views.shape
+    (1, 4, 2, 2, 1)
+    >>> views[0, 1, :, :, 0]
+    array([[2, 4],
+           [1, 3]])
+    """
+
+    def __init__(self, angles=(0, 90, 180, 270), *, image_shape=None):
+        self.angles = angles
+        self.image_shape = image_shape
+
+    @property
+    def n_views(self):
+        """Number of views of each image."""
+        return len(self.angles)
+
+    @property
+    def class_names(self):
+        """Name of each view: its angle."""
+        return tuple(f"{angle}°" for angle in self.angles)
+
+    def fit(self, X, y=None):
+        """Check the angles and the shape of the images.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, height, width[, channels]) or \
+                (n_samples, n_features)
+            Images, of any scale.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : object
+            The fitted transformer.
+
+        Raises
+        ------
+        ValueError
+            If an angle is no multiple of 90, if two turn an image equally far, if
+            there are fewer than two, if images that are not square are to make a
+            quarter turn, or if `image_shape` does not match X.
+        """
+        fitted = copy(self)
+        fitted._check_images(X, reset=True)
+        self.__dict__ = fitted.__dict__  # only now: a failed fit changes nothing
+        return self
+
+    def transform(self, X):
+        """Turn each image by every angle.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, height, width[, channels]) or \
+                (n_samples, n_features)
+            Images of the shape seen in `fit`.
+
+        Returns
+        -------
+        views : ndarray of shape (n_samples, n_angles, height, width, channels)
+            View `k` is turned by `angles[k]`; the dtype is that of X. Rows are kept, so
+            no split of the rows parts the views of one image.
+        """
+        check_is_fitted(self)
+        return rotated_views(
+            self._check_images(X, reset=False), quarter_turns(self.angles)
+        )
+
+    def make_task(self, X):
+        """Make a plain classification set of the turned images; needs no `fit`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, height, width[, channels]) or \
+                (n_samples, n_features)
+            Images.
+
+        Returns
+        -------
+        X_task : ndarray of shape (n_samples * n_angles, height, width, channels)
+            The views of the first image, then those of the second, and so on.
+        y_task : ndarray of shape (n_samples * n_angles,), int64
+            The index into `angles` of each. Groups for
+            :class:`~sklearn.model_selection.GroupKFold` are
+            ``np.arange(n_samples).repeat(n_angles)``.
+        """
+        task = RotationPretext(self.angles, image_shape=self.image_shape)
+        views = task.fit_transform(X)
+        y_task = np.tile(np.arange(views.shape[1]), len(views))
+        return views.reshape(-1, *views.shape[2:]), y_task
+
+    def make_views(self, images):
+        """Turn a batch of images by every angle, as graph operations."""
+        from keras import ops
+
+        turns = quarter_turns(self.angles)
+        return ops.stack([ops.rot90(images, n, axes=(1, 2)) for n in turns], axis=1)
+
+    def _check_images(self, X, *, reset):
+        turns = quarter_turns(self.angles)
+        images = validate_images(self, X, image_shape=self.image_shape, reset=reset)
+        height, width = images.shape[1:3]
+        if height != width and any(turn % 2 for turn in turns):
+            raise ValueError(
+                "Turns by 90 and 270 degrees need square images, got images of shape "
+                f"{images.shape[1:]}. Use angles=(0, 180) for these."
+            )
+        return images
