@@ -333,7 +333,7 @@ class SelfSupervisedClassifier(ClassifierMixin, BaseEstimator):
             encoder = self._given_encoder()
             if encoder.image_shape_ != self.image_shape_:
                 raise ValueError(
-                    f"The encoder was fitted on images of shape {encoder.image_shape_}, "
+                    f"The encoder was fitted on images of {encoder.image_shape_}, "
                     f"but X has images of shape {self.image_shape_}."
                 )
             return encoder

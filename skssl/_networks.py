@@ -101,11 +101,12 @@ def build_network(estimator, image_shape, seed, classes=None):
         if tail is not None:
             outputs = tail(outputs)
         classifier = keras.Model(inputs, outputs, name="classifier")
-        model = classifier
+        probabilities = outputs
         if from_logits:
             name = "sigmoid" if head.units == 1 else "softmax"
             probabilities = keras.layers.Activation(name)(outputs)
-            model = keras.Model(inputs, probabilities, name="classifier")
+        # A model of its own, without the optimizer, which is as large as two networks.
+        model = keras.Model(inputs, probabilities, name="classifier")
     compile_kwargs = _compile_kwargs(wrapper)
     if compile_kwargs["loss"] is None:
         compile_kwargs["loss"] = _default_loss(head.units, from_logits)
@@ -113,7 +114,7 @@ def build_network(estimator, image_shape, seed, classes=None):
         backbone=backbone,
         layers=layers,
         classifier=classifier,
-        model=keras.Model(model.inputs, model.outputs, name="classifier"),
+        model=model,
         compile_kwargs=compile_kwargs,
         one_hot=head.units > 1 and _takes_one_hot(compile_kwargs["loss"]),
         fit_kwargs=_fit_kwargs(wrapper),
@@ -179,7 +180,7 @@ def _split(model, image_shape):
             "The network must end in a class head, a Dense layer with one unit a class "
             f"(and a softmax), but its last layer is {head!r}."
         )
-    features = keras.Model(model.inputs, head.input, name="features")
+    features = keras.Model(model_input, head.input, name="features")
     if len(features.output_shape) != 2:
         raise ValueError(
             "The class head must see one embedding an image, of shape (n_embedding,), "

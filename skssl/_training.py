@@ -116,7 +116,7 @@ def pretrain(network, pretext, images, *, epochs, batch_size, seed, verbose):
 def evaluate_pretext(pretext_model, pretext, images, *, batch_size):
     """Return the first metric of a pretext task, or minus its loss."""
     loss, metrics = pretext.loss_and_metrics()
-    model = keras.Model(pretext_model.inputs, pretext_model.outputs)
+    model = keras.Model(pretext_model.input, pretext_model.output)
     model.compile(loss=loss, metrics=metrics)
     dataset = _pretext_batches(pretext, images, batch_size, seed=0, shuffle=False)
     results = model.evaluate(dataset, verbose=0, return_dict=True)

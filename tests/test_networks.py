@@ -1,0 +1,246 @@
+import random
+
+import keras
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scikeras.wrappers import KerasClassifier
+
+from skssl import build_cnn
+from skssl._networks import (
+    build_network,
+    copy_weights,
+    finetune_schedule,
+    freeze,
+    seeded,
+    set_statistics,
+)
+
+CLASSES = np.arange(3)
+
+
+def cnn(shape=(8, 8, 1), units=3, activation="softmax", tail=()):
+    return keras.Sequential(
+        [
+            keras.Input(shape),
+            keras.layers.Conv2D(4, 3, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(units, activation=activation),
+            *tail,
+        ]
+    )
+
+
+def test_the_default_on_mnist_is_the_tutorial_network():
+    model = build_cnn({"X_shape_": (1, 28, 28, 1), "n_classes_": 10})
+    kinds = [type(layer).__name__ for layer in model.layers]
+    assert kinds == [
+        "InputLayer",
+        "Normalization",
+        *["Conv2D", "MaxPooling2D"] * 2,
+        "Flatten",
+        "Dense",
+        "Dense",
+    ]
+    convolutions = [x for x in model.layers if isinstance(x, keras.layers.Conv2D)]
+    assert [(x.filters, x.kernel_size) for x in convolutions] == [
+        (32, (3, 3)),
+        (64, (3, 3)),
+    ]
+    assert [layer.units for layer in model.layers[-2:]] == [128, 10]
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (1, 1, 1), (5, 30, 3), (96, 96, 3)])
+@pytest.mark.parametrize("filters", [(4,), (2, 3, 4)])
+def test_the_default_fits_every_image(shape, filters):
+    model = build_cnn({"X_shape_": (1, *shape), "n_classes_": 2}, filters=filters)
+    outputs = model(np.zeros((2, *shape), np.float32))
+    assert_allclose(np.sum(outputs, axis=1), 1, rtol=1e-6)
+
+
+def test_parameters_reach_the_build_function():
+    wrapper = KerasClassifier(
+        build_cnn, model__filters=(5, 6), model__dropout=0.5, epochs=3
+    )
+    network = build_network(wrapper, (8, 8, 1), 0, CLASSES)
+    kinds = [type(layer).__name__ for layer in network.layers]
+    assert "Dropout" in kinds
+    assert network.layers[0].filters == 5
+    assert network.fit_kwargs["epochs"] == 3
+
+
+def test_routed_parameters_reach_the_optimizer():
+    wrapper = KerasClassifier(build_cnn, optimizer="sgd", optimizer__learning_rate=0.25)
+    optimizer = build_network(wrapper, (8, 8, 1), 0, CLASSES).compile_kwargs[
+        "optimizer"
+    ]
+    assert isinstance(optimizer, keras.optimizers.SGD)
+    assert float(optimizer.learning_rate) == 0.25
+
+
+def test_the_compilation_of_a_model_is_kept():
+    model = cnn()
+    model.compile(keras.optimizers.SGD(0.5), "categorical_crossentropy")
+    network = build_network(model, (8, 8, 1), 0, CLASSES)
+    assert float(network.compile_kwargs["optimizer"].learning_rate) == 0.5
+    assert network.one_hot
+
+
+@pytest.mark.parametrize(
+    ("loss", "one_hot"),
+    [
+        (None, False),
+        ("sparse_categorical_crossentropy", False),
+        ("categorical_crossentropy", True),
+        ("mean_squared_error", True),
+        (lambda y, p: keras.losses.sparse_categorical_crossentropy(y, p), False),
+    ],
+)
+def test_targets_are_what_the_loss_takes(loss, one_hot):
+    wrapper = KerasClassifier(build_cnn, loss=loss)
+    assert build_network(wrapper, (8, 8, 1), 0, CLASSES).one_hot is one_hot
+
+
+@pytest.mark.parametrize(
+    ("model", "n_classes"),
+    [
+        (cnn(), 3),
+        (cnn(activation=None), 3),
+        (cnn(activation=None, tail=[keras.layers.Softmax()]), 3),
+        (cnn(activation=None, tail=[keras.layers.Activation("softmax")]), 3),
+        (cnn(units=1, activation="sigmoid"), 2),
+        (cnn(units=1, activation=None), 2),
+    ],
+)
+def test_model_gives_probabilities_whatever_the_head(model, n_classes):
+    network = build_network(model, (8, 8, 1), 0, np.arange(n_classes))
+    outputs = np.asarray(network.model(np.ones((2, 8, 8, 1), np.float32)))
+    assert outputs.shape == (2, 1 if n_classes == 2 else 3)
+    assert (outputs >= 0).all()
+    assert (outputs <= 1).all()
+    if n_classes == 3:
+        assert_allclose(outputs.sum(axis=1), 1, rtol=1e-6)
+    assert network.backbone.output_shape == (None, 144)
+
+
+def test_a_model_is_left_untouched_and_starts_from_its_weights():
+    model = cnn()
+    before = [w.copy() for w in model.get_weights()]
+    network = build_network(model, (8, 8, 1), 0, CLASSES)
+    assert_array_equal(network.layers[0].get_weights()[0], before[0])
+    network.layers[0].set_weights([np.zeros_like(w) for w in before[:2]])
+    for weights, expected in zip(model.get_weights(), before, strict=True):
+        assert_array_equal(weights, expected)
+
+
+def test_any_network_is_standardised():
+    network = build_network(cnn(), (8, 8, 1), 0, CLASSES)
+    set_statistics(network.backbone, np.array([5.0]), np.array([2.0]))
+    raw = np.random.default_rng(0).normal(5, 2, (4, 8, 8, 1)).astype(np.float32)
+    *front, _ = network.layers  # convolution, flatten
+    expected = network.layers[-1](network.layers[0]((raw - 5) / 2))
+    assert_allclose(network.backbone(raw), expected, rtol=1e-4, atol=1e-5)
+    assert len(front) == 1
+
+
+def test_a_network_that_scales_its_input_itself_keeps_its_scale():
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Rescaling(1 / 16),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+    backbone = build_network(model, (8, 8, 1), 0, CLASSES).backbone
+    set_statistics(backbone, np.array([5.0]), np.array([2.0]))
+    raw = np.full((1, 8, 8, 1), 16, np.float32)
+    assert_array_equal(backbone(raw), np.ones((1, 64)))
+
+
+def test_an_adapted_layer_keeps_its_statistics():
+    layer = keras.layers.Normalization()
+    layer.adapt(np.array([0.0, 4.0]).reshape(2, 1, 1, 1))
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layer,
+            keras.layers.Flatten(),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+    backbone = build_network(model, (8, 8, 1), 0, CLASSES).backbone
+    set_statistics(backbone, np.array([5.0]), np.array([2.0]))
+    assert_allclose(backbone(np.full((1, 8, 8, 1), 4.0)), np.ones((1, 64)))
+
+
+def test_copied_weights_give_equal_embeddings():
+    first = build_network(None, (8, 8, 1), 0).backbone
+    second = build_network(None, (8, 8, 1), 1).backbone
+    set_statistics(first, np.array([5.0]), np.array([2.0]))
+    X = np.random.default_rng(0).normal(size=(3, 8, 8, 1))
+    assert not np.allclose(first(X), second(X))
+    copy_weights(first, second)
+    assert_array_equal(first(X), second(X))
+
+
+@pytest.mark.parametrize(
+    ("frozen_layers", "n_frozen"), [(0, 0), (2, 2), (-1, 5), ("all", 6), (6, 6)]
+)
+def test_frozen_layers_count_as_slices_do(frozen_layers, n_frozen):
+    network = build_network(None, (8, 8, 1), 0, CLASSES)
+    freeze(network, frozen_layers)
+    assert [x.trainable for x in network.layers] == [False] * n_frozen + [True] * (
+        6 - n_frozen
+    )
+
+
+@pytest.mark.parametrize("frozen_layers", [7, -7])
+def test_frozen_layers_out_of_range(frozen_layers):
+    network = build_network(None, (8, 8, 1), 0, CLASSES)
+    with pytest.raises(ValueError, match="out of range.*6 layers"):
+        freeze(network, frozen_layers)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (cnn(units=4), "3 units.*has 4 units"),
+        (cnn(units=3, activation="relu"), "activation 'relu'"),
+        (cnn(tail=[keras.layers.Reshape((3, 1))]), "must end in a class head"),
+        (cnn(shape=(9, 9, 1)), r"inputs of shape \(9, 9, 1\), but .* \(8, 8, 1\)"),
+        (
+            keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Dense(3)]),
+            "one embedding an image",
+        ),
+    ],
+)
+def test_a_network_without_a_class_head_is_refused(model, message):
+    with pytest.raises(ValueError, match=message):
+        build_network(model, (8, 8, 1), 0, CLASSES)
+
+
+def test_a_subclassed_model_is_refused():
+    class Subclassed(keras.Model):
+        def call(self, inputs):
+            return inputs
+
+    with pytest.raises(TypeError, match="Functional or Sequential"):
+        build_network(lambda: Subclassed(), (8, 8, 1), 0, CLASSES)
+
+
+def test_seeded_leaves_the_generators_where_they_were():
+    states = random.getstate(), np.random.get_state()[1].copy()
+    with seeded(0):
+        random.random()
+        np.random.random()
+    assert random.getstate() == states[0]
+    assert_array_equal(np.random.get_state()[1], states[1])
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "epochs", "passes"),
+    [(100, 20, 25), (1797, 18, 2), (60_000, 5, 1), (1, 20, 50)],
+)
+def test_few_labels_get_enough_steps(n_samples, epochs, passes):
+    assert finetune_schedule(n_samples, 64) == (epochs, passes)

@@ -1,0 +1,122 @@
+"""The protocol carries tasks of three kinds, none of them known to the package."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from skssl import SelfSupervisedClassifier, SelfSupervisedEncoder
+from skssl.pretext import PretextTask
+
+
+class HalfJigsaw(PretextTask):
+    """Classify: were the left and right halves swapped? Drawn at random."""
+
+    class_names = ("in order", "swapped")
+
+    def make_batch(self, images, seed):
+        half = images.shape[2] // 2
+        swapped = ops.concatenate([images[:, :, half:], images[:, :, :half]], axis=2)
+        targets = tf.random.stateless_uniform(
+            [ops.shape(images)[0]], seed, maxval=2, dtype=tf.int32
+        )
+        return ops.where(targets[:, None, None, None] == 1, swapped, images), targets
+
+    def build_head(self, features, image_shape):
+        return keras.layers.Dense(2, activation="softmax")(features)
+
+    def loss_and_metrics(self):
+        return "sparse_categorical_crossentropy", ["accuracy"]
+
+
+class TinySimCLR(PretextTask):
+    """Compare: two noisy views of an image are each other's nearest in the batch.
+
+    Loss of Chen et al. (2020), arXiv:2002.05709, equation 1.
+    """
+
+    n_views = 2
+
+    def make_batch(self, images, seed):
+        views = ops.repeat(ops.cast(images, "float32"), 2, axis=0)
+        noise = tf.random.stateless_normal(ops.shape(views), seed)
+        return views + 2 * noise, ops.arange(ops.shape(views)[0])
+
+    def build_head(self, features, image_shape):
+        projected = keras.layers.Dense(16)(features)
+        return keras.layers.UnitNormalization()(projected)
+
+    def loss_and_metrics(self):
+        return contrastive_loss, []
+
+
+def contrastive_loss(targets, embeddings):
+    index = ops.arange(ops.shape(embeddings)[0])
+    similarity = ops.matmul(embeddings, ops.transpose(embeddings)) / 0.5
+    similarity = ops.where(index[:, None] == index[None, :], -1e9, similarity)
+    # Views 2i and 2i + 1 are of one image.
+    partner = ops.bitwise_xor(index, 1)
+    return ops.mean(
+        ops.sparse_categorical_crossentropy(partner, similarity, from_logits=True)
+    )
+
+
+class MaskedImages(PretextTask):
+    """Reconstruct: draw the whole image from one with random pixels hidden."""
+
+    def make_batch(self, images, seed):
+        images = ops.cast(images, "float32")
+        kept = tf.random.stateless_uniform(ops.shape(images), seed) > 0.3
+        return ops.where(kept, images, 0.0), images
+
+    def build_head(self, features, image_shape):
+        values = keras.layers.Dense(int(np.prod(image_shape)))(features)
+        return keras.layers.Reshape(image_shape)(values)
+
+    def loss_and_metrics(self):
+        return "mean_squared_error", []
+
+
+@pytest.mark.parametrize("task", [HalfJigsaw, TinySimCLR, MaskedImages])
+def test_every_kind_of_task_trains_and_learns(task, digits, quick):
+    X, _ = digits
+    X = X[:, :, ::-1]  # not contiguous
+    encoder = SelfSupervisedEncoder(
+        quick(), pretext=task(), epochs=6, batch_size=32, random_state=0
+    ).fit(X)
+    loss = encoder.history_["loss"]
+    assert len(loss) == 6
+    assert loss[-1] < 0.9 * loss[0]
+    assert encoder.transform(X[:5]).shape == (5, 16)
+    again = SelfSupervisedEncoder(
+        quick(), pretext=task(), epochs=6, batch_size=32, random_state=0
+    ).fit(X)
+    assert again.history_ == encoder.history_
+    if task is HalfJigsaw:
+        assert encoder.score(X) > 0.85
+        assert encoder.predict_pretext(X[:3]).shape == (3, 1)
+    else:
+        assert encoder.score(X) < 0  # minus the loss
+        with pytest.raises(AttributeError, match="predict_pretext"):
+            encoder.predict_pretext(X)
+
+
+def test_the_classifier_takes_any_task(few_labels, quick):
+    clf = SelfSupervisedClassifier(
+        quick(epochs=20), pretext=MaskedImages(), pretrain_epochs=2, random_state=0
+    ).fit(*few_labels)
+    X, y = few_labels
+    assert clf.score(X[y != -1], y[y != -1]) > 0.5
+    assert list(clf.pretrain_history_) == ["loss"]
+
+
+def test_contrastive_loss_against_a_plain_loop():
+    z = np.random.default_rng(0).normal(size=(6, 3))
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    terms = []
+    for i, partner in enumerate([1, 0, 3, 2, 5, 4]):
+        others = sum(np.exp(z[i] @ z[k] / 0.5) for k in range(6) if k != i)
+        terms.append(-np.log(np.exp(z[i] @ z[partner] / 0.5) / others))
+    loss = contrastive_loss(None, ops.convert_to_tensor(z, "float32"))
+    assert float(loss) == pytest.approx(np.mean(terms), rel=1e-5)

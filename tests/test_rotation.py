@@ -1,0 +1,123 @@
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_array_equal
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+from skssl import RotationPretext
+
+
+def test_one_turn_is_counter_clockwise():
+    image = np.array([[1, 2], [3, 4]])[None]
+    views = RotationPretext((0, 90)).fit_transform(image)
+    assert_array_equal(views[0, 0, :, :, 0], [[1, 2], [3, 4]])
+    assert_array_equal(views[0, 1, :, :, 0], [[2, 4], [1, 3]])
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(3, 4, 4), (2, 5, 5, 3), (1, 1, 1, 2)])
+def test_every_view_is_rot90_pixel_for_pixel(shape, dtype):
+    X = np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
+    angles = (270, 0, -180, 90)
+    views = RotationPretext(angles).fit_transform(X)
+    assert views.dtype == dtype
+    images = X if X.ndim == 4 else X[..., None]
+    assert views.shape == (len(X), 4, *images.shape[1:])
+    for row, image in enumerate(images):
+        for view, angle in enumerate(angles):
+            assert_array_equal(views[row, view], np.rot90(image, angle // 90))
+
+
+def test_half_turns_take_images_that_are_not_square():
+    X = np.arange(2 * 2 * 3).reshape(2, 2, 3)
+    views = RotationPretext(angles=(0, 180)).fit_transform(X)
+    assert_array_equal(views[:, 1, :, :, 0], X[:, ::-1, ::-1])
+
+
+def test_views_in_the_input_pipeline_equal_those_of_transform():
+    X = np.random.default_rng(0).integers(0, 255, (5, 6, 6, 3), dtype=np.uint8)
+    pretext = RotationPretext((90, 270, 180, 0)).fit(X)
+    inputs, targets = pretext.make_batch(X, seed=None)
+    X_task, y_task = pretext.make_task(X)
+    assert_array_equal(inputs, X_task)
+    assert_array_equal(targets, y_task)
+    assert np.asarray(inputs).dtype == np.uint8
+
+
+def test_make_task_is_the_flattened_views():
+    X = np.random.default_rng(0).normal(size=(7, 4, 4))
+    X_task, y_task = RotationPretext().make_task(X)
+    views = RotationPretext().fit_transform(X)
+    assert_array_equal(X_task, views.reshape(28, 4, 4, 1))
+    assert_array_equal(y_task, [0, 1, 2, 3] * 7)
+
+
+def test_flat_rows_take_their_image_shape():
+    X = np.arange(2 * 12).reshape(2, 12)
+    views = RotationPretext((0, 180), image_shape=(2, 3, 2)).fit_transform(X)
+    assert_array_equal(views[:, 0], X.reshape(2, 2, 3, 2))
+
+
+def test_data_frames_are_flat_rows_with_names():
+    X = pd.DataFrame(np.arange(8).reshape(2, 4), columns=list("abcd"))
+    pretext = RotationPretext().fit(X)
+    assert_array_equal(pretext.feature_names_in_, list("abcd"))
+    assert pretext.n_features_in_ == 4
+    assert_array_equal(pretext.transform(X)[0, 0, :, :, 0], [[0, 1], [2, 3]])
+    with pytest.raises(ValueError, match="feature names"):
+        pretext.transform(X.rename(columns={"a": "z"}))
+
+
+def test_the_input_is_not_changed():
+    X = np.arange(9.0).reshape(1, 3, 3)
+    views = RotationPretext().fit_transform(X)
+    views[:] = -1
+    assert_array_equal(X.ravel(), np.arange(9))
+
+
+@pytest.mark.parametrize(
+    ("angles", "message"),
+    [
+        ((0, 45), "multiples of 90 degrees, got 45"),
+        ((0, "90"), "multiples of 90 degrees, got '90'"),
+        ((0, 90, 90), "must be distinct, but 90"),
+        ((0, 360), "360 in .* turns an image as far as 0"),
+        ((0,), "at least two angles"),
+    ],
+)
+def test_wrong_angles_are_named(angles, message):
+    pretext = RotationPretext(angles)  # the constructor does not look at them
+    with pytest.raises(ValueError, match=message):
+        pretext.fit(np.zeros((2, 4, 4)))
+
+
+def test_quarter_turns_need_square_images():
+    with pytest.raises(ValueError, match=r"square images.*angles=\(0, 180\)"):
+        RotationPretext().fit(np.zeros((2, 4, 5)))
+
+
+def test_a_failed_fit_changes_nothing():
+    pretext = RotationPretext().fit(np.zeros((2, 4, 4)))
+    before = dict(vars(pretext))
+    with pytest.raises(ValueError, match="square"):
+        pretext.fit(np.zeros((2, 4, 5)))
+    assert vars(pretext) == before
+
+
+def test_another_shape_than_in_fit_is_refused():
+    pretext = RotationPretext().fit(np.zeros((2, 4, 4)))
+    with pytest.raises(ValueError, match=r"\(5, 5, 1\).*fitted on .*\(4, 4, 1\)"):
+        pretext.transform(np.zeros((2, 5, 5)))
+
+
+def test_transform_needs_fit():
+    with pytest.raises(NotFittedError):
+        RotationPretext().transform(np.zeros((2, 4, 4)))
+
+
+def test_clone_and_repr_keep_the_parameters():
+    pretext = RotationPretext((0, 180), image_shape=(2, 3))
+    assert clone(pretext).get_params() == pretext.get_params()
+    assert repr(pretext) == "RotationPretext(angles=(0, 180), image_shape=(2, 3))"
+    assert "RotationPretext" in pretext._repr_html_()
