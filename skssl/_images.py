@@ -91,8 +91,8 @@ def _row_image_shape(X, image_shape):
     if side * side != n_features:
         warnings.warn(
             f"X has {n_features} features, which is no square image: rows are padded "
-            f"with zeros to {side}x{side}. Give image_shape=(height, width[, channels])""
-            "if they are images of another shape.",
+            f"with zeros to {side}x{side}. Give image_shape=(height, width) or "
+            "(height, width, channels) if they are images of another shape.",
             UserWarning,
             stacklevel=2,
         )

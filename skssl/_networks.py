@@ -204,10 +204,10 @@ def _check_head(head, tail, n_classes):
             return
     raise ValueError(
         f"The network must end in a class head, a Dense layer of {n_classes} units "
-        f"with a softmax for the {n_classes} classes in y (or, for two classes, of one "
-        f"unit with a sigmoid), but its last Dense layer has {head.units} units and the "
-        f"activation {activation.__name__!r}. A build function finds the number of "
-        "classes in meta['n_classes_']."
+        f"with a softmax for the {n_classes} classes in y (for two classes also of "
+        f"one unit with a sigmoid), but its last Dense layer has {head.units} units "
+        f"and the activation {activation.__name__!r}. A build function finds the "
+        "number of classes in meta['n_classes_']."
     )
 
 

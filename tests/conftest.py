@@ -44,7 +44,13 @@ def quick():
             params = {"model__filters": (4,), "model__dense_units": 16, **params}
         return KerasClassifier(
             model,
-            **{"optimizer__learning_rate": 0.01, "optimizer": "adam", "batch_size": 32, "epochs": 2, **params},
+            **{
+                "optimizer__learning_rate": 0.01,
+                "optimizer": "adam",
+                "batch_size": 32,
+                "epochs": 2,
+                **params,
+            },
         )
 
     return make
