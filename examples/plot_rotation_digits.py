@@ -3,9 +3,9 @@ Few labels, many images: handwritten digits
 ===========================================
 
 Of 1,797 handwritten digits, 1,297 may be looked at, but only a few of them carry a
-label. Does a network do better that first learned from all of them which way up an image
-is? The table compares it with the same network without pretraining. The data ship with
-scikit-learn.
+label. Does a network do better that first learned, from all of them, which way up an
+image is? The table compares it with the same network without pretraining. The data ship
+with scikit-learn.
 
 Without a screen the figures are written to the folder ``figures`` beside this script.
 """

@@ -127,6 +127,7 @@ class TrainingCurveDisplay:
                         label=stage + suffix,
                     )
         axes.set(xlabel="Epoch", ylabel=metric.capitalize())
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()
