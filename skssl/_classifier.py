@@ -333,8 +333,9 @@ class SelfSupervisedClassifier(ClassifierMixin, BaseEstimator):
             encoder = self._given_encoder()
             if encoder.image_shape_ != self.image_shape_:
                 raise ValueError(
-                    f"The encoder was fitted on images of {encoder.image_shape_}, "
-                    f"but X has images of shape {self.image_shape_}."
+                    "The encoder was fitted on images of shape "
+                    f"{encoder.image_shape_}, but X has images of shape "
+                    f"{self.image_shape_}."
                 )
             return encoder
         fitted_pretext(self.pretext, images)  # wrong with pretrain_epochs=0, too
