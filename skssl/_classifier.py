@@ -338,8 +338,8 @@ class SelfSupervisedClassifier(ClassifierMixin, BaseEstimator):
                     f"{self.image_shape_}."
                 )
             return encoder
-        fitted_pretext(self.pretext, images)  # wrong with pretrain_epochs=0, too
         if self.pretrain_epochs == 0:
+            fitted_pretext(self.pretext, images)  # a wrong one is wrong here, too
             return None
         return SelfSupervisedEncoder(
             self.estimator,

@@ -137,10 +137,8 @@ def test_any_network_is_standardised():
     network = build_network(cnn(), (8, 8, 1), 0, CLASSES)
     set_statistics(network.backbone, np.array([5.0]), np.array([2.0]))
     raw = np.random.default_rng(0).normal(5, 2, (4, 8, 8, 1)).astype(np.float32)
-    *front, _ = network.layers  # convolution, flatten
     expected = network.layers[-1](network.layers[0]((raw - 5) / 2))
     assert_allclose(network.backbone(raw), expected, rtol=1e-4, atol=1e-5)
-    assert len(front) == 1
 
 
 def test_a_network_that_scales_its_input_itself_keeps_its_scale():

@@ -1,6 +1,7 @@
 """PredictionDisplay: images with their true and predicted class."""
 
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_consistent_length, check_random_state
 
 from .._images import validate_images
@@ -144,8 +145,6 @@ class PredictionDisplay(ImageGridDisplay):
 
 def _images(X, image_shape):
     """Return X as images to draw; of ready views the first."""
-    from sklearn.base import BaseEstimator
-
     images = validate_images(
         BaseEstimator(), X, image_shape=image_shape, reset=True, allow_views=True
     )

@@ -3,7 +3,7 @@
 from copy import copy
 
 import numpy as np
-from sklearn.base import TransformerMixin
+from sklearn.base import TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from .._images import validate_images
@@ -183,8 +183,7 @@ class RotationPretext(TransformerMixin, ViewClassification):
             :class:`~sklearn.model_selection.GroupKFold` are
             ``np.arange(n_samples).repeat(n_angles)``.
         """
-        task = RotationPretext(self.angles, image_shape=self.image_shape)
-        views = task.fit_transform(X)
+        views = clone(self).fit_transform(X)
         y_task = np.tile(np.arange(views.shape[1]), len(views))
         return views.reshape(-1, *views.shape[2:]), y_task
 
