@@ -3,6 +3,7 @@
 from ._classifier import SelfSupervisedClassifier
 from ._cnn import build_cnn
 from ._encoder import SelfSupervisedEncoder
+from ._persistence import load
 from .display import PredictionDisplay, PretextDisplay, TrainingCurveDisplay
 from .pretext import RotationPretext
 
@@ -14,5 +15,6 @@ __all__ = [
     "SelfSupervisedEncoder",
     "TrainingCurveDisplay",
     "build_cnn",
+    "load",
 ]
 __version__ = "0.1.0"

@@ -4,7 +4,12 @@ from copy import copy
 from numbers import Integral
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+)
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import (
@@ -21,6 +26,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from ._encoder import MAX_SEED, SelfSupervisedEncoder, fitted_pretext
 from ._images import pixel_statistics, validate_images
+from ._persistence import SaveMixin
 
 
 def _pretrained(classifier):
@@ -75,7 +81,13 @@ def labelled_rows(y, unlabeled_label):
     return classes, rows, targets
 
 
-class SelfSupervisedClassifier(ClassifierMixin, BaseEstimator):
+class SelfSupervisedClassifier(
+    SaveMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    ClassifierMixin,
+    TransformerMixin,
+    BaseEstimator,
+):
     """Image classifier that first learns from images without labels.
 
     `fit` trains a network on a pretext task with *all* images (which way up is this
@@ -441,6 +453,10 @@ class SelfSupervisedClassifier(ClassifierMixin, BaseEstimator):
         """
         encoder = self._fitted("encoder_")
         return encoder.score(self._check_images(X, keep_views=True))
+
+    @property
+    def _n_features_out(self):
+        return self.model_.get_layer("backbone").output_shape[-1]
 
     def _fitted(self, attribute):
         check_is_fitted(self)

@@ -15,6 +15,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from ._images import pixel_statistics, validate_images
+from ._persistence import SaveMixin
 from .pretext import GivenViews, PretextTask, RotationPretext
 
 MAX_SEED = np.iinfo(np.int32).max
@@ -64,7 +65,7 @@ def fitted_pretext(pretext, images):
 
 
 class SelfSupervisedEncoder(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+    SaveMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 ):
     """Transformer that learns an embedding of images without labels.
 

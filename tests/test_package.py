@@ -15,6 +15,8 @@ LAYERS = [
     "pretext/__init__",
     "_cnn",
     "_networks",
+    "_archive",
+    "_persistence",
     "_training",
     "_encoder",
     "_classifier",

@@ -1,0 +1,762 @@
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+import zipfile
+from copy import copy
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_array_equal
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+
+from skssl import (
+    RotationPretext,
+    SelfSupervisedClassifier,
+    SelfSupervisedEncoder,
+    load,
+)
+
+X, Y = load_digits(return_X_y=True)
+X, Y = X[:100], Y[:100]
+ROTATION = RotationPretext((0, 180), image_shape=(8, 8))
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Return a wrapper of a tiny network that trains for one epoch."""
+    from scikeras.wrappers import KerasClassifier
+
+    from skssl import build_cnn
+
+    return KerasClassifier(
+        build_cnn, model__filters=(2,), model__dense_units=4, epochs=1, optimizer="adam"
+    )
+
+
+@pytest.fixture(scope="module")
+def classifier(small):
+    return SelfSupervisedClassifier(
+        small,
+        pretext=ROTATION,
+        image_shape=(8, 8),
+        pretrain_epochs=1,
+        class_weight={digit: 1.0 + digit for digit in range(10)},
+        random_state=0,
+    ).fit(X, Y)
+
+
+@pytest.fixture(scope="module")
+def encoder(small):
+    return SelfSupervisedEncoder(small, epochs=1, random_state=0).fit(X)
+
+
+@pytest.fixture(scope="module")
+def binary(small):
+    """Return a classifier of two classes, without pretraining."""
+    return SelfSupervisedClassifier(small, pretrain_epochs=0).fit(X, Y % 2)
+
+
+@pytest.fixture(scope="module")
+def path(classifier, tmp_path_factory):
+    """Return a file of the classifier, which no test changes."""
+    path = tmp_path_factory.mktemp("saved") / "digits.skssl"
+    classifier.save(path)
+    return path
+
+
+def supervised(estimator, y=Y, **params):
+    """Return a classifier after one epoch without pretraining."""
+    from scikeras.wrappers import KerasClassifier
+
+    wrapper = KerasClassifier(estimator, epochs=1, optimizer="adam")
+    params = {"pretrain_epochs": 0, "random_state": 0, **params}
+    return SelfSupervisedClassifier(wrapper, **params).fit(X, y)
+
+
+def reloaded(estimator, tmp_path):
+    estimator.save(tmp_path / "estimator")
+    return load(tmp_path / "estimator")
+
+
+def assert_same(loaded, saved, X=X, methods=("predict_pretext", "transform")):
+    """Check that both predict the same, bit for bit, and have the same attributes."""
+    assert type(loaded) is type(saved)
+    for method in methods:
+        assert_array_equal(getattr(loaded, method)(X), getattr(saved, method)(X))
+    assert vars(loaded).keys() == vars(saved).keys()
+    for name in ("image_shape_", "n_features_in_"):
+        assert getattr(loaded, name) == getattr(saved, name)
+
+
+def read_zip(file):
+    with zipfile.ZipFile(file) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def write_zip(file, members, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+def changed_state(path, target, change):
+    """Write a copy of a file in which `change` was applied to the JSON."""
+    members = read_zip(path)
+    header = json.loads(members["estimator.json"])
+    change(header)
+    write_zip(target, {**members, "estimator.json": json.dumps(header)})
+    return target
+
+
+def changed_network(path, target, change, member="model.keras"):
+    """Write a copy in which `change` was applied to the members of a network."""
+    members = read_zip(path)
+    network = read_zip(io.BytesIO(members[member]))
+    change(network)
+    buffer = io.BytesIO()
+    write_zip(buffer, network)
+    write_zip(target, {**members, member: buffer.getvalue()})
+    return target
+
+
+def changed_config(path, target, change, member="model.keras"):
+    """Write a copy in which `change` was applied to the architecture of a network."""
+
+    def change_config(network):
+        config = json.loads(network["config.json"])
+        change(config)
+        network["config.json"] = json.dumps(config)
+
+    return changed_network(path, target, change_config, member)
+
+
+def layers_of(config, class_name):
+    """Return the configurations of all layers of a class, however deep."""
+    if isinstance(config, list):
+        return [layer for item in config for layer in layers_of(item, class_name)]
+    if not isinstance(config, dict):
+        return []
+    found = [config] if config.get("class_name") == class_name else []
+    return found + layers_of(list(config.values()), class_name)
+
+
+# What comes back
+
+
+def test_a_classifier_comes_back_as_it_was(classifier, path):
+    loaded = load(path)
+    methods = ("predict", "predict_proba", "transform", "predict_pretext")
+    assert_same(loaded, classifier, methods=(*methods, "score_pretext"))
+    assert loaded.score(X, Y) == classifier.score(X, Y)
+    assert_array_equal(loaded.classes_, classifier.classes_)
+    assert loaded.classes_.dtype == classifier.classes_.dtype
+    assert loaded.finetune_history_ == classifier.finetune_history_
+    assert loaded.pretrain_history_ == classifier.pretrain_history_
+    assert_same(loaded.encoder_, classifier.encoder_)
+    assert loaded.encoder_.history_ is loaded.pretrain_history_
+    assert vars(loaded.encoder_.pretext_) == vars(classifier.encoder_.pretext_)
+
+
+def test_another_process_predicts_the_same_bits(classifier, path, tmp_path):
+    np.save(tmp_path / "X.npy", X)
+    code = (
+        "import sys, numpy as np\n"
+        "from skssl import load\n"
+        "loaded, X = load(sys.argv[1]), np.load(sys.argv[2])\n"
+        "np.savez(sys.argv[3], loaded.predict_proba(X), loaded.predict_pretext(X))\n"
+    )
+    files = [path, tmp_path / "X.npy", tmp_path / "predicted.npz"]
+    subprocess.run([sys.executable, "-c", code, *files], check=True)
+    with np.load(files[-1]) as predicted:
+        assert_array_equal(predicted["arr_0"], classifier.predict_proba(X))
+        assert_array_equal(predicted["arr_1"], classifier.predict_pretext(X))
+
+
+def test_an_encoder_comes_back_as_it_was(encoder, tmp_path):
+    loaded = reloaded(encoder, tmp_path)
+    assert_same(loaded, encoder)
+    assert loaded.score(X) == encoder.score(X)
+    assert loaded.history_ == encoder.history_
+    assert_array_equal(loaded.get_feature_names_out(), encoder.get_feature_names_out())
+
+
+def test_ready_views_stay_the_task(small, tmp_path):
+    views = ROTATION.fit_transform(X.reshape(-1, 8, 8, 1))
+    encoder = SelfSupervisedEncoder(small, epochs=1).fit(views)
+    loaded = reloaded(encoder, tmp_path)
+    assert_same(loaded, encoder, views)
+    assert loaded.score(views) == encoder.score(views)
+
+
+def test_nothing_pretrained_stays_nothing(small, tmp_path):
+    frame = pd.DataFrame(X[:, :60], columns=[f"pixel {k}" for k in range(60)])
+    classifier = SelfSupervisedClassifier(small, pretrain_epochs=0)
+    with pytest.warns(UserWarning, match="padded"):
+        classifier.fit(frame, np.array(["even", "odd"], object)[Y % 2])
+    loaded = reloaded(classifier, tmp_path)
+    assert_same(loaded, classifier, frame, ["predict", "predict_proba", "transform"])
+    assert loaded.encoder_ is None and loaded.pretrain_history_ is None
+    assert not hasattr(loaded, "predict_pretext")
+    assert_array_equal(loaded.feature_names_in_, frame.columns)
+    assert loaded.feature_names_in_.dtype == object
+    with pytest.raises(ValueError, match="feature names"):
+        loaded.predict(frame.rename(columns={"pixel 0": "other"}))
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        np.array([3, 7], np.uint8),
+        np.array([-3, 7], ">i4"),
+        np.array(["no", "yes, indeed"]),
+        np.array([False, True]),
+        np.array([0.1, 2.0], np.float32),
+    ],
+    ids=["bytes", "big-endian", "text", "booleans", "floats"],
+)
+def test_classes_keep_their_dtype(classes, binary, tmp_path):
+    classifier = copy(binary)
+    classifier.classes_ = classes
+    loaded = reloaded(classifier, tmp_path)
+    assert loaded.classes_.dtype == classes.dtype
+    assert_array_equal(loaded.classes_, classes)
+    assert loaded.predict(X).dtype == classifier.predict(X).dtype
+
+
+def test_one_sigmoid_unit_stays_two_classes(tmp_path):
+    import keras
+
+    def build_sigmoid(meta):
+        layers = [keras.layers.Flatten(), keras.layers.Dense(1, activation="sigmoid")]
+        return keras.Sequential([keras.Input((8, 8, 1)), *layers])
+
+    classifier = supervised(build_sigmoid, Y % 2)
+    loaded = reloaded(classifier, tmp_path)
+    assert_same(loaded, classifier, methods=["predict", "predict_proba"])
+
+
+def test_harmless_networks_come_back(tmp_path):
+    import keras
+    from keras import layers
+
+    def build_residual(meta):
+        inputs = keras.Input((8, 8, 1))
+        x = layers.RandomFlip()(layers.RandomRotation(0.1)(inputs))
+        x = layers.Conv2D(2, 3, kernel_regularizer="l2", bias_constraint="non_neg")(x)
+        x = keras.ops.relu(x * 2 + layers.BatchNormalization()(x))
+        inner = keras.Sequential([keras.Input((6, 6, 2)), layers.DepthwiseConv2D(2)])
+        inner.compile("adam", "mse")  # settings of training, which are left out
+        x = layers.Reshape((-1, 2))(inner(x))
+        x = layers.Dropout(0.5)(layers.MultiHeadAttention(1, 2)(x, x))
+        x = layers.LayerNormalization()(x)[:, 0]
+        return keras.Model(inputs, layers.Dense(10)(x))
+
+    classifier = supervised(build_residual, frozen_layers=2)
+    loaded = reloaded(classifier, tmp_path)
+    assert_same(loaded, classifier, methods=["predict_proba", "transform"])
+
+    def trainable(classifier):
+        return [w.shape for w in classifier.model_.trainable_weights]
+
+    assert trainable(loaded) == trainable(classifier)
+
+
+# Parameters
+
+
+def test_parameters_come_back_with_their_types(classifier, path):
+    loaded, saved = load(path).get_params(), classifier.get_params()
+    names = set(classifier.get_params(deep=False)) - {"estimator", "pretext"}
+    assert {name: loaded[name] for name in names} == {
+        name: saved[name] for name in names
+    }
+    assert list(loaded["class_weight"]) == list(range(10))  # not "0", "1", …
+    assert repr(loaded["pretext"]) == repr(ROTATION)
+    assert isinstance(loaded["pretext"].angles, tuple)
+
+
+@pytest.mark.parametrize("unlabeled_label", [np.int64(-1), "none", 2.5, None])
+def test_the_mark_of_unlabelled_rows_comes_back(unlabeled_label, binary, tmp_path):
+    classifier = copy(binary).set_params(unlabeled_label=unlabeled_label)
+    assert reloaded(classifier, tmp_path).unlabeled_label == unlabeled_label
+
+
+def test_a_refit_fails_rather_than_train_another_network(path):
+    loaded = load(path)
+    assert "KerasClassifier, which was not saved" in loaded.estimator
+    before = loaded.predict_proba(X)
+    with pytest.raises(TypeError, match="give estimator anew with set_params"):
+        loaded.fit(X, Y)
+    with pytest.raises(TypeError, match="give estimator anew with set_params"):
+        clone(loaded).fit(X, Y)
+    assert_array_equal(loaded.predict_proba(X), before)
+
+
+def test_a_refit_with_the_same_estimator_is_the_same(classifier, small, path):
+    loaded = load(path).set_params(estimator=small).fit(X, Y)
+    assert_array_equal(loaded.predict_proba(X), classifier.predict_proba(X))
+
+
+def test_what_carries_state_is_not_saved(encoder, tmp_path):
+    classifier = SelfSupervisedClassifier(
+        encoder.estimator,
+        encoder=FrozenEstimator(encoder),
+        random_state=np.random.RandomState(0),
+    ).fit(X, Y)
+    loaded = reloaded(classifier, tmp_path)
+    assert_same(loaded.encoder_, encoder)
+    loaded.set_params(estimator=encoder.estimator)
+    with pytest.raises(ValueError, match="give random_state anew with set_params"):
+        loaded.fit(X, Y)
+    with pytest.raises(TypeError, match="give encoder anew with set_params"):
+        loaded.set_params(random_state=0).fit(X, Y)
+
+
+def test_what_was_loaded_can_be_saved_again(path, tmp_path):
+    loaded = load(path)
+    again = reloaded(loaded, tmp_path)
+    assert_same(again, loaded, methods=["predict_proba", "predict_pretext"])
+    assert again.estimator == loaded.estimator
+
+
+# Saving
+
+
+@pytest.mark.parametrize("kind", [SelfSupervisedClassifier, SelfSupervisedEncoder])
+def test_nothing_unfitted_is_saved(kind, tmp_path):
+    with pytest.raises(NotFittedError):
+        kind().save(tmp_path / "estimator")
+    assert os.listdir(tmp_path) == []
+
+
+class UserPretext(RotationPretext):
+    pass
+
+
+def test_what_json_cannot_hold_is_not_saved(small, binary, tmp_path):
+    class Sub(SelfSupervisedEncoder):
+        pass
+
+    encoder = SelfSupervisedEncoder(small, pretext=UserPretext(), epochs=1).fit(X)
+    target = tmp_path / "estimator"
+    target.write_text("what was there")
+    with pytest.raises(TypeError, match=r"UserPretext\(\) is neither.*joblib"):
+        encoder.save(target)
+    with pytest.raises(TypeError, match=r"themselves can be saved, got Sub.*joblib"):
+        Sub().save(target)
+    marked = copy(binary).set_params(unlabeled_label=object())
+    with pytest.raises(TypeError, match=r"object object at .* is neither.*joblib"):
+        marked.save(target)
+    dated = copy(binary)
+    dated.classes_ = np.array(["2020-01-01", "2021-01-01"], "M8[D]")
+    with pytest.raises(TypeError, match=r"cannot be saved without pickle.*joblib"):
+        dated.save(target)
+    assert target.read_text() == "what was there"
+    assert os.listdir(tmp_path) == ["estimator"]
+
+
+def test_a_network_with_code_is_not_saved(tmp_path):
+    import keras
+
+    @keras.saving.register_keras_serializable("test_persistence")
+    class Registered(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs
+
+    def build_with(layer):
+        def build_network(meta):
+            layers = [layer(), keras.layers.Flatten(), keras.layers.Dense(10)]
+            return keras.Sequential([keras.Input((8, 8, 1)), *layers])
+
+        return build_network
+
+    def double(x):
+        return x * 2
+
+    for layer, message in [
+        (Registered, "Registered from"),
+        (lambda: keras.layers.Lambda(double), "Lambda from keras.layers"),
+        (lambda: keras.layers.Activation(double), "function 'double' from"),
+        (lambda: keras.layers.Activation(lambda x: x), "includes a `lambda`"),
+    ]:
+        classifier = supervised(build_with(layer))
+        with pytest.raises(TypeError, match=f"cannot be saved .*{message}.*joblib"):
+            classifier.save(tmp_path / "estimator")
+    assert os.listdir(tmp_path) == []
+
+
+def test_saving_leaves_one_file_of_known_members(path, tmp_path, classifier):
+    classifier.save(tmp_path / "estimator")
+    classifier.save(tmp_path / "estimator")  # over the first
+    assert os.listdir(tmp_path) == ["estimator"]
+    members = read_zip(path)
+    assert set(members) == {"estimator.json", "model.keras", "pretext_model.keras"}
+    versions = json.loads(members["estimator.json"])["versions"]
+    assert versions["numpy"] == np.__version__
+
+
+def test_loading_leaves_nothing_behind(path, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    random_state, numpy_state = random.getstate(), np.random.get_state()[1].tolist()
+    load(path)
+    bad = changed_config(path, tmp_path / "bad", lambda config: config.clear())
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        load(bad)
+    assert os.listdir(tmp_path) == ["bad"]
+    assert random.getstate() == random_state
+    assert np.random.get_state()[1].tolist() == numpy_state
+
+
+# Archives that are refused
+
+
+def test_a_missing_file_is_missing(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "nothing")
+
+
+def test_no_zip_is_refused(path, tmp_path):
+    target = tmp_path / "estimator"
+    for data in (b"", b"no zip at all", path.read_bytes()[:1000]):
+        target.write_bytes(data)
+        with pytest.raises(ValueError, match="cannot be loaded: BadZipFile"):
+            load(target)
+    # Here the end of a network within passes for the end of the file.
+    target.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"it holds no estimator\.json"):
+        load(target)
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil", "/etc/evil", "data.pkl", "model.keras/", "MODEL.keras"]
+)
+def test_unexpected_members_are_refused(name, path, tmp_path):
+    target = tmp_path / "estimator"
+    write_zip(target, {**read_zip(path), name: b"cos\nsystem\n(S'true'\ntR."})
+    with pytest.raises(ValueError, match=f"it holds .*{name}.*, not "):
+        load(target)
+    changed_network(path, target, lambda network: network.update({name: b""}))
+    with pytest.raises(ValueError, match=f"model.keras holds .*{name}.*, not "):
+        load(target)
+
+
+@pytest.mark.parametrize("name", ["model.keras", "pretext_model.keras"])
+def test_missing_members_are_refused(name, path, tmp_path):
+    members = read_zip(path)
+    del members[name]
+    write_zip(tmp_path / "estimator", members)
+    with pytest.raises(ValueError, match=rf"it holds \[.*\], not .*{name}"):
+        load(tmp_path / "estimator")
+    del members["estimator.json"]
+    write_zip(tmp_path / "estimator", members)
+    with pytest.raises(ValueError, match=r"it holds no estimator\.json"):
+        load(tmp_path / "estimator")
+
+
+def test_members_twice_are_refused(path, tmp_path):
+    target = tmp_path / "estimator"
+    target.write_bytes(path.read_bytes())
+    with zipfile.ZipFile(target, "a") as archive:
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("model.keras", b"")
+    with pytest.raises(ValueError, match="it holds members twice"):
+        load(target)
+
+
+def test_bombs_are_refused(path, tmp_path):
+    target = tmp_path / "estimator"
+    bomb = {**read_zip(path), "estimator.json": b" " * 10**7}
+    write_zip(target, bomb, zipfile.ZIP_DEFLATED)
+    with pytest.raises(ValueError, match="it has compressed members"):
+        load(target)
+    # Both sizes of a stored member in the central directory: 1 GiB in a small file.
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"PK\x01\x02")
+    data[entry + 20 : entry + 28] = (2**30).to_bytes(4, "little") * 2
+    target.write_bytes(data)
+    with pytest.raises(ValueError, match="declare more bytes than it has"):
+        load(target)
+
+
+# JSON that is refused
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda h: h.update(format=2), "format 2, but .* update skssl"),
+        (lambda h: h.update(format="1"), "format '1'"),
+        (lambda h: h.update(kind="os"), "unknown kind 'os'"),
+        (lambda h: h.update(more=1), "estimator.json holds .*more"),
+        (lambda h: h["state"].pop("classes"), "holds .*, not .*classes"),
+        (lambda h: h["state"].update(encoder=None), "it holds .*pretext_model.*, not"),
+        (lambda h: h["state"].update(image_shape=[8, 8]), "image shape"),
+        (lambda h: h["state"].update(image_shape=[8, 8, True]), "image shape"),
+        (lambda h: h["state"].update(image_shape=[8, 8, 3]), "another shape"),
+        (lambda h: h["state"].update(n_features_in=65), "65 features"),
+        (lambda h: h["state"].update(feature_names_in=["a"]), "feature names"),
+        (lambda h: h["state"].update(feature_names_in="a" * 64), "feature names"),
+        (lambda h: h["state"].update(finetune_history={"a": ["b"]}), "its history"),
+        (lambda h: h["state"].update(finetune_history={"a": 1}), "its history"),
+        (lambda h: h["state"]["params"].update(evil=1), r"unknown parameters: \['evil"),
+        (lambda h: h["state"]["params"].update(memory="/"), "unknown parameters"),
+        (lambda h: h["state"]["params"].update(verbose=[1]), "out of place"),
+        (
+            lambda h: h["state"]["params"].update(estimator={"object": "os.system"}),
+            "unknown type 'object'",
+        ),
+        (
+            lambda h: h["state"]["params"].update(pretext={"pretext": ["Popen", {}]}),
+            "unknown pretext task 'Popen'",
+        ),
+    ],
+)
+def test_a_wrong_state_is_refused(change, message, path, tmp_path):
+    target = changed_state(path, tmp_path / "estimator", change)
+    with pytest.raises(ValueError, match=f"cannot be loaded: .*{message}"):
+        load(target)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "labels", "message"),
+    [
+        ("O", list("abcdefghij"), "neither numbers"),
+        ("<U1", list(range(10)), "no sorted list of distinct labels"),
+        ("|i1", [0, 1, 2, 3, 4, 5, 6, 7, 8, 300], "OverflowError"),
+        ("<i8", list(range(9, -1, -1)), "no sorted list of distinct labels"),
+        ("<i8", [0] * 10, "no sorted list of distinct labels"),
+        ("<U99999999", list("abcdefghij"), "its classes take 3999999960 bytes"),
+        ("<i8", list(range(9)), r"maps .* to \(None, 10\), expected .*\(None, 9\)"),
+    ],
+)
+def test_wrong_classes_are_refused(dtype, labels, message, path, tmp_path):
+    def change(header):
+        header["state"]["classes"] = {"dtype": dtype, "labels": labels}
+
+    target = changed_state(path, tmp_path / "estimator", change)
+    with pytest.raises(ValueError, match=f"cannot be loaded: .*{message}"):
+        load(target)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda e: e["params"].update(batch_size=0), "its batch_size is 0"),
+        (lambda e: e["params"].update(batch_size="64"), "its batch_size is '64'"),
+        (lambda e: e.update(pretext=7), "names no pretext task"),
+        (
+            lambda e: e.update(pretext={"pretext": ["GivenViews", {"n_views": 2.0}]}),
+            "it has 2.0 views",
+        ),
+        (
+            lambda e: e.update(
+                pretext={"pretext": ["RotationPretext", {"angles": {"list": [0, 45]}}]}
+            ),
+            "angles must be multiples of 90",
+        ),
+        (
+            lambda e: e.update(pretext={"pretext": ["RotationPretext", {}]}),
+            r"maps .* to \(None, 2\), expected .*\(None, 4\)",
+        ),
+    ],
+)
+def test_a_wrong_encoder_is_refused(change, message, path, tmp_path):
+    def change_encoder(header):
+        change(header["state"]["encoder"])
+
+    target = changed_state(path, tmp_path / "estimator", change_encoder)
+    with pytest.raises(ValueError, match=f"cannot be loaded: .*{message}"):
+        load(target)
+
+
+def test_json_that_is_none_is_refused(path, tmp_path):
+    target = tmp_path / "estimator"
+    members = read_zip(path)
+    for data in (b"", b"{", b"\xff", b"[" * 100_000, b"null", b"[1]", b"{}"):
+        write_zip(target, {**members, "estimator.json": data})
+        with pytest.raises(ValueError, match="cannot be loaded"):
+            load(target)
+
+
+# Networks that are refused
+
+
+def dense(config):
+    """Return the configuration of the layer before the class head."""
+    return layers_of(config, "Dense")[0]
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"class_name": "Lambda"}, "Lambda from keras.layers"),
+        ({"class_name": "TFSMLayer"}, "TFSMLayer from keras.layers"),
+        ({"class_name": "StringLookup"}, "StringLookup from keras.layers"),
+        ({"module": "os", "class_name": "system"}, "system from os"),
+        ({"module": "keras.utils", "class_name": "get_file"}, "get_file from"),
+        ({"module": None}, "Dense from None"),
+        ({"registered_name": "test>Dense"}, "Dense from keras.layers"),
+        ({"compile_config": {"optimizer": "adam"}}, "settings of training"),
+        ({"module": "keras.src.ops.numpy", "class_name": "np"}, "np from keras"),
+        (
+            {"module": "builtins", "class_name": "function", "config": "eval"},
+            "function 'eval' from builtins",
+        ),
+    ],
+)
+def test_a_layer_that_is_not_known_to_be_harmless_is_refused(
+    part, message, path, tmp_path
+):
+    for member in ("model.keras", "pretext_model.keras"):
+        target = changed_config(
+            path, tmp_path / "estimator", lambda c: dense(c).update(part), member
+        )
+        with pytest.raises(ValueError, match=f"cannot be loaded: .*{message}"):
+            load(target)
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [
+        {"class_name": "__lambda__", "config": {"value": ["4wAA", None, None]}},
+        {"class_name": "__numpy__", "config": {"value": ["a"], "dtype": "S99999999"}},
+        {"module": "keras.initializers", "class_name": "get", "config": {}},
+    ],
+)
+def test_code_in_the_settings_of_a_layer_is_refused(activation, path, tmp_path):
+    def change(config):
+        dense(config)["config"]["activation"] = activation
+
+    target = changed_config(path, tmp_path / "estimator", change)
+    with pytest.raises(ValueError, match=f"harmless: {activation['class_name']}"):
+        load(target)
+
+
+def test_more_weights_than_the_file_holds_are_refused_before_they_are_made(
+    path, tmp_path
+):
+    def change(config):
+        dense(config)["config"]["units"] = 10**12
+        for layer in layers_of(config, "Dense"):
+            del layer["build_config"]  # the next layer would not fit
+
+    target = changed_config(path, tmp_path / "estimator", change)
+    with pytest.raises(ValueError, match="has [0-9]{12,} weights, but only"):
+        load(target)
+
+
+def test_networks_that_double_at_every_depth_are_refused(path, tmp_path):
+    def change(config):
+        inner = dense(config)
+        for _ in range(40):
+            nodes = [{"args": [], "kwargs": {}}] * 2
+            inner["inbound_nodes"] = nodes
+            inner = {**inner, "config": {"layers": [inner]}}
+        config["config"]["layers"].append(inner)
+
+    target = changed_config(path, tmp_path / "estimator", change)
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match="calls more than 20000 layers"):
+        load(target)
+    assert time.perf_counter() - start < 10
+
+
+def test_a_network_for_other_images_is_refused(binary, tmp_path):
+    def change(header):
+        header["state"]["image_shape"] = [4, 16, 1]
+
+    binary.save(tmp_path / "estimator")
+    target = changed_state(tmp_path / "estimator", tmp_path / "changed", change)
+    with pytest.raises(ValueError, match=r"maps \(None, 8, 8, 1\) to .*4, 16, 1"):
+        load(target)
+
+
+def test_a_network_without_backbone_is_refused(path, tmp_path):
+    def change(config):
+        text = json.dumps(config).replace('"backbone"', '"spine"')
+        config.update(json.loads(text))
+
+    target = changed_config(path, tmp_path / "estimator", change)
+    with pytest.raises(ValueError, match="No such layer: backbone"):
+        load(target)
+
+
+def weights_file(change):
+    import h5py
+
+    def change_weights(network):
+        buffer = io.BytesIO(network["model.weights.h5"])
+        with h5py.File(buffer, "r+") as file:
+            change(file)
+        network["model.weights.h5"] = buffer.getvalue()
+
+    return change_weights
+
+
+@pytest.mark.parametrize("kind", ["external link", "soft link", "hard link", "bomb"])
+def test_weights_that_lie_elsewhere_are_refused(kind, path, tmp_path):
+    import h5py
+
+    def change(file):
+        if kind == "external link":
+            file["more"] = h5py.ExternalLink("/etc/passwd", "/")
+        elif kind == "soft link":
+            file["more"] = h5py.SoftLink("/layers")
+        elif kind == "hard link":
+            file["more"] = file["layers"]
+        else:
+            file.create_dataset("more", (10**6,), chunks=True, compression="gzip")
+
+    target = changed_network(path, tmp_path / "estimator", weights_file(change))
+    message = {
+        "external link": "its weights link elsewhere",
+        "soft link": "its weights link elsewhere",
+        "hard link": "its weights are linked twice",
+        "bomb": "its weights are not plain arrays",
+    }
+    with pytest.raises(ValueError, match=message[kind]):
+        load(target)
+
+
+def test_other_weights_than_the_network_takes_are_refused(path, tmp_path):
+    def change(config):
+        dense(config)["config"]["units"] = 3
+
+    target = changed_config(path, tmp_path / "estimator", change)
+    with pytest.raises(ValueError, match="Keras .* cannot build model.keras"):
+        load(target)
+
+
+def test_damaged_files_are_refused_or_harmless(path, tmp_path):
+    """Flip or cut at random places, with checksums that stay wrong or are mended."""
+    rng = np.random.default_rng(0)
+    target = tmp_path / "estimator"
+    original = path.read_bytes()
+    members = read_zip(path)
+    outcomes = {True: 0, False: 0}
+    for trial in range(150):
+        if trial % 3 == 0:  # anywhere in the file
+            data = bytearray(original)
+            data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+            target.write_bytes(data)
+        elif trial % 3 == 1:  # the end is missing
+            target.write_bytes(original[: rng.integers(len(original))])
+        else:  # in the JSON, under a right checksum
+            data = bytearray(members["estimator.json"])
+            data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+            write_zip(target, {**members, "estimator.json": bytes(data)})
+        try:
+            load(target)
+            outcomes[True] += 1
+        except ValueError as error:
+            assert "cannot be loaded" in str(error)
+            outcomes[False] += 1
+    assert outcomes[False] > 100
