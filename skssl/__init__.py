@@ -3,6 +3,7 @@
 from ._classifier import SelfSupervisedClassifier
 from ._cnn import build_cnn
 from ._encoder import SelfSupervisedEncoder
+from ._model_selection import SemiSupervisedKFold
 from ._persistence import load
 from .display import PredictionDisplay, PretextDisplay, TrainingCurveDisplay
 from .pretext import RotationPretext
@@ -13,6 +14,7 @@ __all__ = [
     "RotationPretext",
     "SelfSupervisedClassifier",
     "SelfSupervisedEncoder",
+    "SemiSupervisedKFold",
     "TrainingCurveDisplay",
     "build_cnn",
     "load",
