@@ -1,8 +1,12 @@
 """Images on a grid, each with what is true and what was predicted."""
 
 import math
+from numbers import Integral
 
 import numpy as np
+from sklearn.utils import check_scalar
+
+from ._placement import axes_in_place_of
 
 
 class ImageGridDisplay:
@@ -28,7 +32,7 @@ class ImageGridDisplay:
         self.y_true = y_true
         self.y_pred = y_pred
 
-    def plot(self, ax=None, *, n_columns=None, cmap="gray", title=None):
+    def plot(self, ax=None, *, n_columns=None, cmap="gray", title=None, im_kw=None):
         """Draw the images, wrong predictions framed and titled in red.
 
         Parameters
@@ -41,40 +45,51 @@ class ImageGridDisplay:
             Colormap of grey images.
         title : str, default=None
             Title of the whole grid.
+        im_kw : dict, default=None
+            Further arguments of `matplotlib.axes.Axes.imshow`, such as `vmin` and
+            `vmax`: without these each grey image has a scale of its own.
 
         Returns
         -------
         display : object
             The display itself, with `axes_` and `figure_`.
+
+        Raises
+        ------
+        ValueError
+            If the images have not one, three or four channels.
         """
         import matplotlib.pyplot as plt
-        from matplotlib.gridspec import GridSpec, GridSpecFromSubplotSpec
 
-        n_images = len(self.images)
+        images = _drawable(self.images)
+        n_images, height, width = images.shape[:3]
         columns = n_columns or min(n_images, max(5, math.ceil(math.sqrt(n_images))))
         rows = math.ceil(n_images / columns)
         if ax is None:
             self.figure_ = plt.figure(
-                figsize=(1.5 * columns, 1.9 * rows + 0.4 * bool(title)),
+                figsize=(
+                    1.5 * columns,
+                    (min(1.5 * height / width, 3) + 0.4) * rows + 0.4 * bool(title),
+                ),
                 layout="constrained",
             )
-            grid = GridSpec(rows, columns, figure=self.figure_)
+            axes = [
+                self.figure_.add_subplot(rows, columns, i + 1) for i in range(n_images)
+            ]
             if title:
                 self.figure_.suptitle(title)
         else:
             self.figure_ = ax.figure
-            grid = GridSpecFromSubplotSpec(rows, columns, ax.get_subplotspec())
-            ax.set_axis_off()
-            if title:
-                ax.set_title(title, pad=28)
-        self.axes_ = np.array(
-            [self.figure_.add_subplot(grid[i]) for i in range(n_images)]
-        )
+            axes = axes_in_place_of(
+                ax, n_images, rows, columns, title=title, title_pad=34, hspace=0.6
+            )
+        self.axes_ = np.array(axes)
         for axes, image, true, predicted in zip(
-            self.axes_, _drawable(self.images), self.y_true, self.y_pred, strict=True
+            self.axes_, images, self.y_true, self.y_pred, strict=True
         ):
             color = "black" if true == predicted else "red"
-            axes.imshow(image, cmap=cmap)
+            axes.imshow(image, **{"cmap": cmap, **(im_kw or {})})
+            axes.set_anchor("N")  # near the title, where the cell is higher
             axes.set_title(f"True: {true}\nPred: {predicted}", color=color, fontsize=9)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set(color=color, linewidth=1 if color == "black" else 3)
@@ -84,14 +99,21 @@ class ImageGridDisplay:
 def _drawable(images):
     """Return images as `imshow` takes them: grey 2-D, or colour from 0 to 1."""
     images = np.asarray(images)
+    if images.shape[-1] not in (1, 3, 4):
+        raise ValueError(
+            "Images to draw must have 1, 3 or 4 channels, got shape "
+            f"{images.shape}. Choose some, as in X[..., :3]."
+        )
     if images.shape[-1] == 1:
         return images[..., 0]
     if images.dtype == np.uint8:
         return images
+    images = images.astype(float)
     low, high = images.min(), images.max()
     return (images - low) / (high - low if high > low else 1)
 
 
 def chosen_rows(n_rows, n_samples, random_state):
     """Return the rows to draw, in random order; all of them if there are fewer."""
+    check_scalar(n_samples, "n_samples", Integral, min_val=1)
     return random_state.permutation(n_rows)[:n_samples]

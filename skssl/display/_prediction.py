@@ -68,8 +68,8 @@ class PredictionDisplay(ImageGridDisplay):
         y : array-like of shape (n_samples,)
             True labels.
         image_shape : tuple of int, default=None
-            Shape of the images in flat rows; None takes that of the estimator, if it
-            has one.
+            Shape of the images in flat rows; None takes that of the estimator or, for
+            one that has none, such as a Pipeline, square grey images.
         n_samples : int, default=5
             How many images to draw.
         random_state : int, RandomState instance or None, default=None
@@ -84,12 +84,13 @@ class PredictionDisplay(ImageGridDisplay):
         display : PredictionDisplay
             The display, drawn.
         """
-        if image_shape is None and np.ndim(X) == 2:
-            image_shape = getattr(estimator, "image_shape_", None)
+        y_pred = estimator.predict(X)
+        if image_shape is None and hasattr(estimator, "image_shape_"):
+            X = validate_images(estimator, X, reset=False, allow_views=True)
         return cls.from_predictions(
             X,
             y,
-            estimator.predict(X),
+            y_pred,
             image_shape=image_shape,
             n_samples=n_samples,
             random_state=random_state,

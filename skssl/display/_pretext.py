@@ -122,14 +122,16 @@ class PretextDisplay(ImageGridDisplay):
         display : PretextDisplay
             The display, drawn.
         """
-        y_pred = np.asarray(y_pred)
-        if np.ndim(views) != 5 or y_pred.shape != np.shape(views)[:2]:
+        views, y_pred = np.asarray(views), np.asarray(y_pred)
+        if views.ndim != 5 or y_pred.shape != views.shape[:2]:
             raise ValueError(
                 "views must have shape (n_samples, n_views, height, width, channels) "
                 "and y_pred (n_samples, n_views), got "
-                f"{np.shape(views)} and {y_pred.shape}."
+                f"{views.shape} and {y_pred.shape}."
             )
-        names = np.asarray(class_names or range(views.shape[1]))
+        names = np.asarray(
+            range(views.shape[1]) if class_names is None else class_names
+        )
         random_state = check_random_state(random_state)
         rows = chosen_rows(len(views), n_samples, random_state)
         chosen = random_state.randint(views.shape[1], size=len(rows))

@@ -3,6 +3,8 @@
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from ._placement import axes_in_place_of
+
 STAGES = {"pretraining": "tab:blue", "fine-tuning": "tab:orange"}
 
 
@@ -72,7 +74,7 @@ class TrainingCurveDisplay:
             ax=ax, **plot_params
         )
 
-    def plot(self, ax=None, *, title=None):
+    def plot(self, ax=None, *, title=None, line_kw=None):
         """Draw loss and accuracy side by side.
 
         Parameters
@@ -81,6 +83,8 @@ class TrainingCurveDisplay:
             Axes in whose place to draw both; None makes a new figure.
         title : str, default=None
             Title of both.
+        line_kw : dict, default=None
+            Further arguments of `matplotlib.axes.Axes.plot`, such as `linewidth`.
 
         Returns
         -------
@@ -97,17 +101,13 @@ class TrainingCurveDisplay:
                 self.figure_.suptitle(title)
         else:
             self.figure_ = ax.figure
-            grid = ax.get_subplotspec().subgridspec(1, 2, wspace=0.35)
-            axes = [self.figure_.add_subplot(cell) for cell in grid]
-            ax.set_axis_off()
-            if title:
-                ax.set_title(title, pad=16)
+            axes = axes_in_place_of(ax, 2, 1, 2, title=title, title_pad=16, wspace=0.35)
         self.axes_ = np.asarray(axes)
         for axes, metric in zip(self.axes_, ["loss", "accuracy"], strict=True):
-            self._draw(axes, metric)
+            self._draw(axes, metric, line_kw or {})
         return self
 
-    def _draw(self, axes, metric):
+    def _draw(self, axes, metric, line_kw):
         for stage, history in self.histories.items():
             color = STAGES.get(stage)
             for key, style, suffix in [
@@ -122,9 +122,12 @@ class TrainingCurveDisplay:
                         epochs,
                         history[key],
                         style,
-                        color=color,
-                        marker=marker,
-                        label=stage + suffix,
+                        **{
+                            "color": color,
+                            "marker": marker,
+                            "label": stage + suffix,
+                            **line_kw,
+                        },
                     )
         axes.set(xlabel="Epoch", ylabel=metric.capitalize())
         axes.xaxis.get_major_locator().set_params(integer=True)
