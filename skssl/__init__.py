@@ -5,10 +5,16 @@ from ._cnn import build_cnn
 from ._encoder import SelfSupervisedEncoder
 from ._model_selection import SemiSupervisedKFold
 from ._persistence import load
-from .display import PredictionDisplay, PretextDisplay, TrainingCurveDisplay
+from .display import (
+    EmbeddingDisplay,
+    PredictionDisplay,
+    PretextDisplay,
+    TrainingCurveDisplay,
+)
 from .pretext import RotationPretext
 
 __all__ = [
+    "EmbeddingDisplay",
     "PredictionDisplay",
     "PretextDisplay",
     "RotationPretext",

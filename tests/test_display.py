@@ -1,15 +1,55 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from matplotlib.colors import to_hex
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.decomposition import PCA, KernelPCA
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.manifold import TSNE
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from skssl import PredictionDisplay, PretextDisplay, TrainingCurveDisplay
+from skssl import (
+    EmbeddingDisplay,
+    PredictionDisplay,
+    PretextDisplay,
+    TrainingCurveDisplay,
+)
+
+DISPLAYS = [EmbeddingDisplay, PredictionDisplay, PretextDisplay, TrainingCurveDisplay]
 
 
 @pytest.fixture(autouse=True)
 def closed_figures():
     yield
     plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def embeddings():
+    """Embeddings of three classes in four dimensions, and labels of half of them."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(3, size=60)
+    embeddings = rng.normal(size=(60, 4)) + 5 * np.eye(4)[y]
+    return embeddings, np.where(rng.random(60) < 0.5, y, -1)
+
+
+def drawn(display_class, fitted, digits, **params):
+    """Return the display of a fitted estimator."""
+    X, y = digits
+    data = {TrainingCurveDisplay: (), PretextDisplay: (X,)}.get(display_class, (X, y))
+    return display_class.from_estimator(fitted, *data, **params)
+
+
+def legend_entries(axes):
+    """Return the colour of each label in the legend."""
+    legend = axes.get_legend()
+    return {
+        text.get_text(): to_hex(handle.get_facecolor()[0])
+        for text, handle in zip(legend.texts, legend.legend_handles, strict=True)
+    }
 
 
 def test_five_views_with_true_and_predicted_angle(fitted, digits):
@@ -74,15 +114,94 @@ def test_colour_images(digits):
     assert shown.max() <= 1
 
 
-@pytest.mark.parametrize("display", [PredictionDisplay, TrainingCurveDisplay])
-def test_given_axes_are_drawn_in(display, fitted, digits):
-    figure, (left, right) = plt.subplots(1, 2)
-    data = () if display is TrainingCurveDisplay else digits
-    drawn = display.from_estimator(fitted, *data, ax=right, title="Here")
-    assert drawn.figure_ is figure
+@pytest.mark.parametrize("layout", [None, "tight", "constrained"])
+@pytest.mark.parametrize("display_class", DISPLAYS)
+def test_given_axes_are_drawn_in(display_class, layout, fitted, digits):
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout=layout)
+    display = drawn(display_class, fitted, digits, ax=right, title="Here")
+    assert display.figure_ is figure
     assert right.get_title() == "Here"
-    assert all(axes.get_position().x0 > 0.4 for axes in drawn.axes_)
+    figure.canvas.draw()
+    for axes in np.ravel(display.axes_):
+        assert left.bbox.x1 < axes.get_tightbbox().x0
+        assert axes.get_tightbbox().x1 <= figure.bbox.x1
+        assert axes.bbox.width > 25
+        if axes is not right:
+            assert not right.title.get_window_extent().overlaps(axes.get_tightbbox())
     assert left.axison
+
+
+@pytest.mark.parametrize("display_class", DISPLAYS)
+def test_axes_outside_a_grid_are_drawn_in(display_class, fitted, digits):
+    figure = plt.figure(figsize=(8, 6))
+    ax = figure.add_axes([0.2, 0.3, 0.6, 0.4])
+    display = drawn(display_class, fitted, digits, ax=ax, title="Here")
+    assert display.figure_ is figure
+    assert ax.get_title() == "Here"
+    figure.canvas.draw()
+    for axes in np.ravel(display.axes_):
+        box = axes.get_position()
+        assert box.x0 > 0.19
+        assert box.x1 < 0.81
+        assert box.y0 > 0.29
+        assert box.y1 < 0.71
+
+
+@pytest.mark.parametrize("display_class", DISPLAYS)
+def test_a_new_figure_has_the_title(display_class, fitted, digits):
+    display = drawn(display_class, fitted, digits, title="Here")
+    if display_class is EmbeddingDisplay:
+        assert display.axes_.get_title() == "Here"
+    else:
+        assert display.figure_.get_suptitle() == "Here"
+    assert plt.get_fignums() == [display.figure_.number]
+
+
+@pytest.mark.parametrize("display_class", DISPLAYS)
+def test_a_display_is_drawn_again_from_its_data(display_class, fitted, digits):
+    display = drawn(display_class, fitted, digits)
+    first = display.figure_
+    assert display.plot() is display
+    assert display.figure_ is not first
+
+
+def test_colormap_and_limits_of_grey_images(digits):
+    X, y = digits
+    display = PredictionDisplay.from_predictions(
+        X, y, y, cmap="viridis", im_kw={"vmin": 0, "vmax": 99}
+    )
+    image = display.axes_[0].images[0]
+    assert image.get_cmap().name == "viridis"
+    assert image.get_clim() == (0, 99)
+
+
+def test_figures_take_the_shape_of_the_images():
+    X = np.zeros((5, 4, 8, 1))
+    figure = PredictionDisplay.from_predictions(X, *[range(5)] * 2).figure_
+    assert_allclose(figure.get_size_inches(), [7.5, 0.75 + 0.4])
+
+
+def test_rows_padded_in_fit_are_drawn_padded(digits):
+    X, y = digits
+
+    class Padded(ClassifierMixin, BaseEstimator):
+        image_shape_, n_features_in_ = (8, 8, 1), 60
+
+        def predict(self, X):
+            return np.zeros(len(X))
+
+    rows = X.reshape(-1, 64)[:, :60]
+    display = PredictionDisplay.from_estimator(Padded(), rows, y)
+    assert display.images.shape == (5, 8, 8, 1)
+    assert (display.images[:, -1, -4:] == 0).all()
+
+
+def test_views_as_lists_and_label_names_as_an_array():
+    views = np.zeros((3, 2, 4, 4, 1)).tolist()
+    names = np.array(["up", "down"])
+    display = PretextDisplay.from_predictions(views, [[0, 1]] * 3, class_names=names)
+    assert set(display.y_true) <= {"up", "down"}
+    assert_array_equal(display.y_true, display.y_pred)
 
 
 def test_training_curves_show_both_stages(fitted):
@@ -101,6 +220,168 @@ def test_training_curves_of_an_encoder_and_of_validation(fitted):
     history = {"loss": [2, 1], "val_loss": [3, 2]}
     loss, _ = TrainingCurveDisplay({"fine-tuning": history}).plot().axes_
     assert [line.get_linestyle() for line in loss.lines] == ["-", "--"]
+
+
+def test_line_properties_of_training_curves():
+    display = TrainingCurveDisplay({"pretraining": {"loss": [2, 1]}})
+    display.plot(line_kw={"linewidth": 4, "color": "green"})
+    line = display.axes_[0].lines[0]
+    assert line.get_linewidth() == 4
+    assert line.get_color() == "green"
+
+
+def test_embeddings_of_an_estimator_and_of_a_pipeline(fitted, few_labels):
+    X, y = few_labels
+    display = EmbeddingDisplay.from_estimator(fitted, X, y)
+    assert_allclose(
+        display.points,
+        PCA(2, random_state=0).fit_transform(fitted.transform(X)),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+    assert_array_equal(display.y, y)
+    assert list(legend_entries(display.axes_)) == [*"0123456789", "unlabelled"]
+
+    pipeline = make_pipeline(MinMaxScaler(), StandardScaler())
+    rows = X.reshape(len(X), -1)
+    pipeline.fit(rows)
+    ours = EmbeddingDisplay.from_estimator(pipeline, rows).points
+    given = EmbeddingDisplay.from_embeddings(pipeline.transform(rows)).points
+    assert_array_equal(ours, given)
+
+
+def test_points_have_the_colour_of_their_class(embeddings):
+    display = EmbeddingDisplay.from_embeddings(*embeddings, s=7, marker="^")
+    grey, labelled = display.axes_.collections[:2]
+    y = display.y
+    assert_array_equal(grey.get_offsets(), display.points[y == -1])
+    assert_array_equal(labelled.get_offsets(), display.points[y != -1])
+    assert_array_equal(labelled.get_sizes(), [7])
+    entries = legend_entries(display.axes_)
+    assert list(entries) == ["0", "1", "2", "unlabelled"]
+    colors = [to_hex(color) for color in labelled.get_facecolors()]
+    assert colors == [entries[str(label)] for label in y[y != -1]]
+    assert to_hex(grey.get_facecolors()[0]) == entries["unlabelled"]
+
+
+def test_unlabelled_points_lie_beneath(embeddings):
+    axes = EmbeddingDisplay.from_embeddings(*embeddings).axes_
+    first, second = axes.collections[:2]
+    assert first.get_label() == "unlabelled"
+    assert first.get_zorder() <= second.get_zorder()
+
+
+def test_embeddings_without_labels_have_no_legend(embeddings):
+    display = EmbeddingDisplay.from_embeddings(embeddings[0], color="green")
+    assert display.axes_.get_legend() is None
+    assert len(display.axes_.collections[0].get_offsets()) == 60
+    nothing = EmbeddingDisplay.from_embeddings(embeddings[0], [-1] * 60)
+    assert list(legend_entries(nothing.axes_)) == ["unlabelled"]
+
+
+def test_minus_one_is_coloured_where_nothing_marks_unlabelled_rows(embeddings):
+    display = EmbeddingDisplay.from_embeddings(*embeddings, unlabeled_label=None)
+    assert list(legend_entries(display.axes_)) == ["-1", "0", "1", "2"]
+
+
+def test_string_labels(embeddings):
+    X, y = embeddings
+    names = [-1 if label == -1 else f"class {label}" for label in y]
+    axes = EmbeddingDisplay.from_embeddings(X, names).axes_
+    assert list(legend_entries(axes))[1:] == ["class 1", "class 2", "unlabelled"]
+
+
+@pytest.mark.parametrize("layout", [None, "tight", "constrained"])
+def test_the_legend_takes_its_room_from_given_axes(layout, embeddings):
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout=layout)
+    EmbeddingDisplay.from_embeddings(*embeddings, ax=left)
+    figure.canvas.draw()
+    legend = left.get_legend().get_window_extent()
+    assert left.bbox.x1 < legend.x0 < legend.x1 < right.bbox.x0
+    assert left.bbox.width > right.bbox.width / 2
+
+
+@pytest.mark.parametrize("n_classes", [2, 10, 20, 100])
+def test_colours_differ_and_the_legend_stays_in_the_figure(n_classes):
+    X = np.random.default_rng(0).normal(size=(2 * n_classes + 1, 3))
+    y = np.append(np.tile(np.arange(n_classes), 2), -1)
+    display = EmbeddingDisplay.from_embeddings(X, y)
+    entries = legend_entries(display.axes_)
+    assert len(set(entries.values())) == n_classes + 1
+    display.figure_.canvas.draw()
+    box = display.axes_.get_legend().get_window_extent()
+    assert box.x0 > display.axes_.bbox.x1
+    assert box.x1 <= display.figure_.bbox.x1
+    assert box.y0 >= 0
+    assert 420 < display.axes_.bbox.width < 620
+
+
+def test_colormaps_of_classes(embeddings):
+    def colors(cmap):
+        axes = EmbeddingDisplay.from_embeddings(*embeddings, cmap=cmap).axes_
+        return list(legend_entries(axes).values())[:3]
+
+    viridis = plt.get_cmap("viridis")
+    assert colors("viridis") == [to_hex(viridis(x)) for x in (0.0, 0.5, 1.0)]
+    assert colors(viridis) == colors("viridis")
+    assert colors("Set1") == [to_hex(plt.get_cmap("Set1")(i)) for i in range(3)]
+
+
+def test_axes_name_the_transformer_and_its_variance(embeddings):
+    X, _ = embeddings
+    shares = PCA(2).fit(X).explained_variance_ratio_
+    axes = EmbeddingDisplay.from_embeddings(X).axes_
+    assert axes.get_xlabel() == f"PCA 1 ({shares[0]:.0%} of variance)"
+    assert axes.get_ylabel() == f"PCA 2 ({shares[1]:.0%} of variance)"
+    tsne = TSNE(perplexity=5, max_iter=250, init="random", random_state=0)
+    display = EmbeddingDisplay.from_embeddings(X, transformer=tsne)
+    assert display.axes_.get_xlabel() == "TSNE 1"
+    assert_array_equal(display.points, display.transformer.embedding_)
+    chain = make_pipeline(StandardScaler(), KernelPCA(2))
+    axes = EmbeddingDisplay.from_embeddings(X, transformer=chain).axes_
+    assert axes.get_ylabel() == "KernelPCA 2"
+    assert EmbeddingDisplay(X[:, :2]).plot().axes_.get_xlabel() == ""
+
+
+def test_a_frozen_transformer_stays_and_another_is_cloned(embeddings):
+    X, _ = embeddings
+    pca = PCA(2).fit(X[:20])
+    expected = pca.transform(X)
+    frozen = EmbeddingDisplay.from_embeddings(X, transformer=FrozenEstimator(pca))
+    assert_array_equal(frozen.points, expected)
+    assert frozen.axes_.get_xlabel().startswith("PCA 1 (")
+    refitted = EmbeddingDisplay.from_embeddings(X, transformer=pca)
+    assert not np.allclose(refitted.points, expected)
+    assert_array_equal(pca.transform(X), expected)
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "params", "message"),
+    [
+        (np.zeros((3, 2, 2)), None, {}, "Found array with dim 3"),
+        (np.zeros((3, 2)), [0, 1], {}, "inconsistent numbers of samples"),
+        (np.eye(4), None, {"transformer": PCA(3)}, r"got \(4, 3\) from PCA.*=3"),
+        (np.eye(4), [0.5, 1.5, 2.5, 3.5], {}, "Unknown label type: continuous"),
+        ([[np.nan, 0]], None, {}, "embeddings contains NaN"),
+    ],
+)
+def test_what_is_no_embedding_of_classes(X, y, params, message):
+    with pytest.raises(ValueError, match=message):
+        EmbeddingDisplay.from_embeddings(X, y, **params)
+
+
+def test_an_estimator_that_gives_no_embeddings():
+    with pytest.raises(TypeError, match="must have a transform.*LogisticRegression"):
+        EmbeddingDisplay.from_estimator(LogisticRegression(), [[0]])
+
+
+def test_wrong_images_and_numbers_of_them_are_named():
+    with pytest.raises(ValueError, match=r"1, 3 or 4 channels, got shape \(2, 4, 4, 2"):
+        PredictionDisplay.from_predictions(np.zeros((2, 4, 4, 2)), [0, 1], [0, 1])
+    with pytest.raises(ValueError, match="n_samples == 0, must be >= 1"):
+        PredictionDisplay.from_predictions(
+            np.zeros((2, 4, 4)), [0, 1], [0, 1], n_samples=0
+        )
 
 
 def test_wrong_shapes_are_named():

@@ -1,7 +1,13 @@
-"""Plots of images, predictions and training."""
+"""Plots of images, predictions, embeddings and training."""
 
+from ._embedding import EmbeddingDisplay
 from ._prediction import PredictionDisplay
 from ._pretext import PretextDisplay
 from ._training_curve import TrainingCurveDisplay
 
-__all__ = ["PredictionDisplay", "PretextDisplay", "TrainingCurveDisplay"]
+__all__ = [
+    "EmbeddingDisplay",
+    "PredictionDisplay",
+    "PretextDisplay",
+    "TrainingCurveDisplay",
+]

@@ -1,0 +1,308 @@
+"""EmbeddingDisplay: embeddings as points in the plane, coloured by class."""
+
+import math
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils.multiclass import check_classification_targets
+
+from .._labels import known_labels
+from ._placement import narrow
+
+UNLABELLED = "0.83"  # light grey
+
+
+class EmbeddingDisplay:
+    """Embeddings in two dimensions, coloured by class.
+
+    Use :meth:`from_estimator` or :meth:`from_embeddings`; they draw at once.
+
+    Parameters
+    ----------
+    points : ndarray of shape (n_samples, 2)
+        The embeddings in two dimensions.
+    y : array-like of shape (n_samples,), default=None
+        Class labels; None draws all points alike.
+    transformer : transformer, default=None
+        The fitted transformer that made the points; it names the axes.
+    unlabeled_label : object, default=-1
+        What marks a row without a label in y; None if every row has one.
+
+    Attributes
+    ----------
+    axes_ : matplotlib Axes
+        The axes with the points.
+    figure_ : matplotlib Figure
+        The figure they are in.
+
+    See Also
+    --------
+    PredictionDisplay : Images with their true and predicted class.
+    SelfSupervisedEncoder : Learns embeddings of images without labels.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> from sklearn.datasets import load_digits
+    >>> from skssl import EmbeddingDisplay
+    >>> X, y = load_digits(return_X_y=True)
+    >>> display = EmbeddingDisplay.from_embeddings(X, y)
+    >>> display.points.shape
+    (1797, 2)
+    >>> display.axes_.get_xlabel()
+    'PCA 1 (15% of variance)'
+    >>> plt.close()
+    """
+
+    def __init__(self, points, y=None, *, transformer=None, unlabeled_label=-1):
+        self.points = points
+        self.y = y
+        self.transformer = transformer
+        self.unlabeled_label = unlabeled_label
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator,
+        X,
+        y=None,
+        *,
+        transformer=None,
+        unlabeled_label=-1,
+        ax=None,
+        **plot_params,
+    ):
+        """Embed samples and draw the embeddings.
+
+        Parameters
+        ----------
+        estimator : transformer
+            Fitted, such as SelfSupervisedEncoder, SelfSupervisedClassifier or a
+            Pipeline that ends in one; its `transform` gives the embeddings.
+        X : array-like of shape (n_samples, ...)
+            Samples as the estimator takes them.
+        y : array-like of shape (n_samples,), default=None
+            Class labels; None draws all points alike.
+        transformer : transformer, default=None
+            Brings embeddings to two dimensions, such as
+            ``TSNE(random_state=0)``. It is cloned and fitted to the embeddings, without
+            y; one in :class:`~sklearn.frozen.FrozenEstimator` stays as it is. None is
+            ``PCA(n_components=2, random_state=0)``.
+        unlabeled_label : object, default=-1
+            What marks a row without a label in y; None if every row has one.
+        ax : matplotlib Axes, default=None
+            Axes to draw in; None makes a new figure.
+        **plot_params : dict
+            Further arguments of `plot`.
+
+        Returns
+        -------
+        display : EmbeddingDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        TypeError
+            If the estimator has no `transform`.
+        ValueError
+            As `from_embeddings` does.
+        """
+        if not hasattr(estimator, "transform"):
+            raise TypeError(
+                "estimator must have a transform method that gives embeddings, as "
+                f"SelfSupervisedEncoder has, got {estimator!r}."
+            )
+        return cls.from_embeddings(
+            estimator.transform(X),
+            y,
+            transformer=transformer,
+            unlabeled_label=unlabeled_label,
+            ax=ax,
+            **plot_params,
+        )
+
+    @classmethod
+    def from_embeddings(
+        cls,
+        embeddings,
+        y=None,
+        *,
+        transformer=None,
+        unlabeled_label=-1,
+        ax=None,
+        **plot_params,
+    ):
+        """Draw given embeddings.
+
+        Parameters
+        ----------
+        embeddings : array-like of shape (n_samples, n_features)
+            Embeddings, as `SelfSupervisedEncoder.transform` returns them.
+        y : array-like of shape (n_samples,), default=None
+            Class labels; None draws all points alike.
+        transformer : transformer, default=None
+            Brings embeddings to two dimensions, such as
+            ``TSNE(random_state=0)``. It is cloned and fitted to the embeddings, without
+            y; one in :class:`~sklearn.frozen.FrozenEstimator` stays as it is. None is
+            ``PCA(n_components=2, random_state=0)``.
+        unlabeled_label : object, default=-1
+            What marks a row without a label in y; None if every row has one.
+        ax : matplotlib Axes, default=None
+            Axes to draw in; None makes a new figure.
+        **plot_params : dict
+            Further arguments of `plot`.
+
+        Returns
+        -------
+        display : EmbeddingDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If the embeddings are no rows of numbers, differ from y in length, or are
+            brought to another number of dimensions than two.
+        """
+        embeddings = check_array(embeddings, input_name="embeddings")
+        check_consistent_length(embeddings, y)
+        if transformer is None:
+            transformer = PCA(n_components=2, random_state=0)
+        transformer = clone(transformer)
+        if hasattr(transformer, "fit_transform"):  # all that t-SNE has
+            points = transformer.fit_transform(embeddings)
+        else:  # all that a frozen one has
+            points = transformer.fit(embeddings, None).transform(embeddings)
+        points = np.asarray(points)
+        if points.shape[1:] != (2,):
+            raise ValueError(
+                "transformer must bring embeddings to shape (n_samples, 2), got "
+                f"{points.shape} from {transformer!r}. Most take n_components=2."
+            )
+        return cls(
+            points, y, transformer=transformer, unlabeled_label=unlabeled_label
+        ).plot(ax=ax, **plot_params)
+
+    def plot(self, ax=None, *, cmap=None, title=None, **scatter_kw):
+        """Draw the points, unlabelled ones in light grey beneath the others.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw in; None makes a new figure. The legend stands to their right,
+            and takes its room from them where the figure has no layout engine.
+        cmap : str or matplotlib Colormap, default=None
+            Colours of the classes: in turn those of a qualitative colormap, evenly
+            spaced ones of any other. None is "tab10" for up to 10 classes, "tab20" for
+            up to 20 (both with darker greys) and "turbo" for more.
+        title : str, default=None
+            Title of the axes.
+        **scatter_kw : dict
+            Further arguments of `matplotlib.axes.Axes.scatter`, such as `s`, `alpha` or
+            `marker`.
+
+        Returns
+        -------
+        display : EmbeddingDisplay
+            The display itself, with `axes_` and `figure_`.
+        """
+        import matplotlib.pyplot as plt
+
+        classes, rows, targets = self._labelled()
+        own = ax is None
+        if own:
+            _, ax = plt.subplots(layout="constrained")
+        self.figure_, self.axes_ = ax.figure, ax
+        style = {"s": 14, "alpha": 0.8, **scatter_kw}
+        handles = []
+        if self.y is None:
+            ax.scatter(*self.points.T, **style)
+        elif len(rows) < len(self.points):
+            others = np.delete(self.points, rows, axis=0)
+            handles.append(
+                ax.scatter(*others.T, **style, color=UNLABELLED, label="unlabelled")
+            )
+        if len(rows):
+            colors = _class_colors(cmap, len(classes))
+            # One call for all classes, so that the last does not cover the others.
+            ax.scatter(*self.points[rows].T, c=colors[targets], **style)
+            handles[:0] = [
+                ax.scatter([], [], color=color, label=label, **style)
+                for label, color in zip(classes, colors, strict=True)
+            ]
+        xlabel, ylabel = _axis_names(self.transformer)
+        ax.set(xlabel=xlabel, ylabel=ylabel)
+        if title is not None:
+            ax.set_title(title)
+        if handles:
+            legend_width = _draw_legend(ax, handles)
+            if own:
+                width = self.figure_.get_figwidth() + legend_width / self.figure_.dpi
+                self.figure_.set_figwidth(width)
+            else:
+                narrow(ax, legend_width)
+        return self
+
+    def _labelled(self):
+        """Return the classes, the labelled rows and the class index of these."""
+        if self.y is None:
+            return [], [], []
+        rows, labels = known_labels(self.y, self.unlabeled_label)
+        if len(rows):
+            check_classification_targets(labels)
+        classes, targets = np.unique(labels, return_inverse=True)
+        return classes, rows, targets
+
+
+def _draw_legend(ax, handles):
+    """Draw the legend to the right of `ax` and return its width in pixels."""
+    params = {
+        "handles": handles,
+        "loc": "upper left",
+        "bbox_to_anchor": (1.02, 1.0),
+        "borderaxespad": 0,
+        "fontsize": "small",
+        "frameon": False,
+        "handletextpad": 0.2,
+        "columnspacing": 1.0,
+    }
+    height = ax.legend(**params).get_window_extent().height
+    legend = ax.legend(**params, ncols=math.ceil(height / ax.bbox.height))
+    for handle in legend.legend_handles:
+        handle.set(alpha=1, sizes=[30])
+    return legend.get_window_extent().x1 - ax.bbox.x1
+
+
+def _class_colors(cmap, n_classes):
+    """Return one colour for each class, of shape (n_classes, 4)."""
+    import matplotlib as mpl
+
+    name = "tab10" if n_classes <= 10 else "tab20" if n_classes <= 20 else "turbo"
+    colormap = mpl.colormaps.get_cmap(name if cmap is None else cmap)
+    if colormap.N > 20:  # not qualitative: neighbours look alike
+        return colormap(np.linspace(0, 1, n_classes))
+    colors = colormap(np.arange(n_classes) % colormap.N)
+    if cmap is None:  # greys would pass for unlabelled
+        colors[np.ptp(colors[:, :3], axis=1) == 0, :3] *= 0.4
+    return colors
+
+
+def _axis_names(transformer):
+    """Return what to write at the two axes, variance included where it is known."""
+    if transformer is None:
+        return "", ""
+    if isinstance(transformer, FrozenEstimator):
+        transformer = transformer.estimator
+    if isinstance(transformer, Pipeline):
+        transformer = transformer[-1]
+    names = [f"{type(transformer).__name__} {i}" for i in (1, 2)]
+    shares = getattr(transformer, "explained_variance_ratio_", None)
+    if shares is None:
+        return names
+    return [
+        f"{name} ({share:.0%} of variance)"
+        for name, share in zip(names, shares, strict=False)
+    ]
