@@ -3,6 +3,7 @@
 from copy import copy
 from numbers import Integral
 
+import joblib
 import numpy as np
 from sklearn.base import (
     BaseEstimator,
@@ -12,20 +13,16 @@ from sklearn.base import (
 )
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import (
-    check_array,
-    check_consistent_length,
-    check_random_state,
-    check_scalar,
-    column_or_1d,
-)
+from sklearn.utils import check_consistent_length, check_random_state, check_scalar
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
+from ._checkpoint import Checkpoint, fingerprint
+from ._distinct import distinct_images, merge_equal_rows
 from ._encoder import MAX_SEED, SelfSupervisedEncoder, fitted_pretext
-from ._images import pixel_statistics, validate_images
+from ._images import validate_images
+from ._labels import encode_labels
 from ._persistence import SaveMixin
 
 
@@ -36,49 +33,9 @@ def _pretrained(classifier):
     return True
 
 
-def labelled_rows(y, unlabeled_label):
-    """Part y into classes, the rows that have one, and the class index of these.
-
-    Parameters
-    ----------
-    y : array-like of shape (n_samples,)
-        Labels.
-    unlabeled_label : object
-        What marks a row without a label; None if every row has one.
-
-    Returns
-    -------
-    classes : ndarray of shape (n_classes,)
-        Sorted labels.
-    rows : ndarray of shape (n_labelled,), int64
-        Indices of the labelled rows.
-    targets : ndarray of shape (n_labelled,), int64
-        Index into `classes` of each.
-    """
-    y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
-    y = column_or_1d(y, warn=True)
-    labels = y.tolist()  # elementwise: strings and -1 do not compare as arrays
-    labelled = [unlabeled_label is None or label != unlabeled_label for label in labels]
-    rows = np.flatnonzero(labelled)
-    y = y[rows]
-    if y.dtype == object:
-        y = np.array(y.tolist())
-    if len(y):
-        check_classification_targets(y)
-    classes, targets = np.unique(y, return_inverse=True)
-    if len(classes) < 2:
-        remark = ""
-        if unlabeled_label is not None:
-            remark = (
-                f" Rows with y == {unlabeled_label!r} count as unlabelled; if that is "
-                "a class, set unlabeled_label=None."
-            )
-        raise ValueError(
-            "y must hold at least two classes among its labelled rows, got "
-            f"{len(classes)} class(es) in {len(rows)} labelled of {len(labels)} rows."
-            f"{remark}"
-        )
-    return classes, rows, targets
+def _joined(history, more):
+    """Return one history of both, the first None where nothing came before."""
+    return {key: [*(history or {}).get(key, []), *more[key]] for key in more}
 
 
 class SelfSupervisedClassifier(
@@ -131,6 +88,19 @@ class SelfSupervisedClassifier(
         What marks a row without a label in y; None if every row has one.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as elsewhere in scikit-learn.
+    memory : str, path-like or joblib.Memory, default=None
+        Folder that keeps finished pretraining, so that the same images, network,
+        parameters and seed are never pretrained twice, as in a grid search over
+        fine-tuning. Needs an int as `random_state` to find anything again.
+    checkpoint_dir : str or path-like, default=None
+        Folder that keeps the state of a running `fit` by epoch. The same call, after
+        the process was killed, goes on from there and ends with the same bits as
+        without; needs an int as `random_state` for that. A finished fit removes its
+        files. Both folders hold pickles: let nobody else write there.
+    warm_start : bool, default=False
+        Whether a further `fit` goes on from the weights of the last one, each stage
+        from its own: pretraining from those of `encoder_`, fine-tuning from those of
+        `model_`. Shape of the images and classes have to be the same.
     random_state : int, RandomState instance or None, default=None
         Seeds initial weights and the order of the images. With an int, repeated fits on
         the same machine are bit-identical.
@@ -191,6 +161,9 @@ class SelfSupervisedClassifier(
         frozen_layers=0,
         unlabeled_label=-1,
         class_weight=None,
+        memory=None,
+        checkpoint_dir=None,
+        warm_start=False,
         random_state=None,
         verbose=0,
     ):
@@ -203,6 +176,9 @@ class SelfSupervisedClassifier(
         self.frozen_layers = frozen_layers
         self.unlabeled_label = unlabeled_label
         self.class_weight = class_weight
+        self.memory = memory
+        self.checkpoint_dir = checkpoint_dir
+        self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
 
@@ -240,8 +216,94 @@ class SelfSupervisedClassifier(
         self.__dict__ = fitted.__dict__  # only now: a failed fit changes nothing
         return self
 
-    def _fit(self, X, y, sample_weight):
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Fine-tune for one more epoch on new rows.
+
+        After `fit` it goes on from there. The first call on an unfitted classifier
+        pretrains, on these rows. Callbacks and validation split of `estimator` are for
+        `fit` alone.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, height, width[, channels]), \
+                (n_samples, n_features) or (n_samples, n_views, height, width, channels)
+            Images as in `fit`.
+        y : array-like of shape (n_samples,)
+            Labels; rows equal to `unlabeled_label` are passed over after the first
+            call.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that will ever come; needed in the first call on an unfitted
+            classifier.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the labelled rows.
+
+        Returns
+        -------
+        self : object
+            The classifier.
+
+        Raises
+        ------
+        ValueError
+            As in `fit`, and if y holds labels that are not among the classes.
+        """
+        if not hasattr(self, "model_"):
+            if classes is None:
+                raise ValueError(
+                    "The first call of partial_fit needs classes=, all labels that "
+                    "will ever come."
+                )
+            fitted = copy(self)
+            network = fitted._fit(X, y, sample_weight, classes, only_epoch=0)
+            self.__dict__ = fitted.__dict__
+            self._network = network
+            return self
+        if classes is not None and not np.array_equal(
+            np.unique(classes), self.classes_
+        ):
+            raise ValueError(
+                f"classes={list(classes)} are not those of the first call, "
+                f"{self.classes_.tolist()}."
+            )
+        images = self._check_images(X)
+        data = self._training_rows(images, X, y, sample_weight, self.classes_)
+        _, _, rows, targets, weights = data
+        seeds = self._seeds()
+        network = getattr(self, "_network", None)
+        if network is None:
+            network = self._built_network(seeds[1], self.model_)
+
+        from ._training import finetune
+
+        epochs = len(next(iter(self.finetune_history_.values()), ()))
+        before = network.classifier.get_weights()
+        try:
+            history = finetune(
+                network,
+                images,
+                rows,
+                targets,
+                sample_weight=weights,
+                seed=seeds[2],
+                verbose=self.verbose,
+                only_epoch=epochs,
+            )
+        except BaseException:  # an interruption, too
+            network.classifier.set_weights(before)
+            raise
+        self._network, self.model_ = network, network.model
+        self.finetune_history_ = _joined(self.finetune_history_, history)
+        return self
+
+    def __getstate__(self):
+        state = super().__getstate__().copy()
+        # It shares its weights with model_, which a copy would not.
+        state.pop("_network", None)
+        return state
+
+    def _fit(self, X, y, sample_weight, classes=None, only_epoch=None):
         self._check_parameters()
+        previous = copy(self) if self.warm_start and hasattr(self, "model_") else None
         images = validate_images(
             self, X, image_shape=self.image_shape, reset=True, allow_views=True
         )
@@ -250,15 +312,47 @@ class SelfSupervisedClassifier(
                 f"{type(self).__name__} requires y to be passed, but the target y is "
                 "None. SelfSupervisedEncoder learns without y."
             )
+        data = self._training_rows(images, X, y, sample_weight, classes)
+        if previous and not (
+            np.array_equal(previous.classes_, data[0])
+            and previous.image_shape_ == self.image_shape_
+        ):
+            raise ValueError(
+                "warm_start=True goes on with the same classes and shape of images: "
+                f"expected {previous.classes_.tolist()} and {previous.image_shape_}, "
+                f"got {data[0].tolist()} and {self.image_shape_}. Fit a clone instead."
+            )
+        return self._train(images, *data, previous, only_epoch)
+
+    def _training_rows(self, images, X, y, sample_weight, classes):
+        """Return classes, distinct images, and the merged labelled rows."""
         check_consistent_length(X, y)
+        present = np.arange(len(images))
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, images)
-            present = sample_weight != 0
-            if not present.all():  # weight 0 is absence, in pretraining too
-                y = np.asarray(y)[present]
-                images, sample_weight = images[present], sample_weight[present]
-        self.classes_, rows, targets = labelled_rows(y, self.unlabeled_label)
-        self._train(images, rows, targets, sample_weight)
+            sample_weight = _check_sample_weight(
+                sample_weight, images, ensure_non_negative=True
+            )
+            # Weight 0 is absence, in pretraining too.
+            present = np.flatnonzero(sample_weight)
+            y, sample_weight = np.asarray(y)[present], sample_weight[present]
+        classes, rows, targets = encode_labels(y, self.unlabeled_label, classes)
+        weights = None if sample_weight is None else sample_weight[rows]
+        class_weight = self.class_weight or getattr(
+            self._network_source(), "class_weight", None
+        )
+        if class_weight is not None:
+            of_class = compute_sample_weight(class_weight, classes[targets])
+            weights = of_class if weights is None else weights * of_class
+        distinct = distinct_images(images, present)
+        index, targets, weights = merge_equal_rows(
+            distinct.index[rows], targets, weights
+        )
+        return classes, distinct, distinct.rows[index], targets, weights
+
+    def _seeds(self):
+        """Return the seeds of pretraining, of the network and of fine-tuning."""
+        seeds = check_random_state(self.random_state).randint(MAX_SEED, size=3)
+        return list(map(int, seeds))
 
     def _check_parameters(self):
         check_scalar(self.pretrain_epochs, "pretrain_epochs", Integral, min_val=0)
@@ -276,22 +370,22 @@ class SelfSupervisedClassifier(
                 "pretext= has nothing to do: give one of them."
             )
 
-    def _train(self, images, rows, targets, sample_weight):
-        from ._networks import build_network, copy_weights, freeze, set_statistics
+    def _train(
+        self, images, classes, distinct, rows, targets, weights, previous, only_epoch
+    ):
+        from ._networks import copy_weights, describe, set_statistics
         from ._training import finetune
 
-        seeds = check_random_state(self.random_state).randint(MAX_SEED, size=3)
-        encoder_seed, network_seed, finetune_seed = map(int, seeds)
-        network = build_network(
-            self._network_source(), self.image_shape_, network_seed, self.classes_
+        encoder_seed, network_seed, finetune_seed = self._seeds()
+        self.classes_ = classes
+        network = self._built_network(network_seed, previous and previous.model_)
+        self.encoder_, checkpoints = self._pretrained_encoder(
+            images, distinct, encoder_seed, previous and previous.encoder_
         )
-        freeze(network, self.frozen_layers)
-        self.encoder_ = self._pretrained_encoder(images, encoder_seed)
-        self.pretrain_history_ = None
-        if self.encoder_ is None:
-            set_statistics(network.backbone, *pixel_statistics(images))
-        else:
-            self.pretrain_history_ = self.encoder_.history_
+        self.pretrain_history_ = self.encoder_ and self.encoder_.history_
+        if previous is None and self.encoder_ is None:
+            set_statistics(network.backbone, distinct.mean, distinct.scale)
+        elif previous is None:
             try:
                 copy_weights(self.encoder_.backbone_, network.backbone)
             except ValueError as error:
@@ -299,24 +393,54 @@ class SelfSupervisedClassifier(
                     "The encoder's network has other layers than the classifier's: "
                     "give both the same estimator, or the classifier none."
                 ) from error
-        class_weight = self.class_weight or network.class_weight
-        if class_weight is not None:
-            sample_weight = 1.0 if sample_weight is None else sample_weight[rows]
-            sample_weight = sample_weight * compute_sample_weight(
-                class_weight, self.classes_[targets]
+        if self.checkpoint_dir is not None and only_epoch is None:
+            settings = network.fit_kwargs
+            key = fingerprint(
+                distinct.digest,
+                rows,
+                targets,
+                np.zeros(0) if weights is None else weights,
+                [finetune_seed, {**settings, "callbacks": None}],
+                joblib.hash(settings["callbacks"]),
+                *describe(network.classifier, network.compile_kwargs),
             )
-        elif sample_weight is not None:
-            sample_weight = sample_weight[rows]
-        self.finetune_history_ = finetune(
+            checkpoints.append(Checkpoint(self.checkpoint_dir, "fine-tuning", key))
+        history = finetune(
             network,
             images[:, 0] if images.ndim == 5 else images,
             rows,
             targets,
-            sample_weight=sample_weight,
+            sample_weight=weights,
             seed=finetune_seed,
             verbose=self.verbose,
+            checkpoint=checkpoints[-1] if self.checkpoint_dir is not None else None,
+            only_epoch=only_epoch,
+        )
+        self.finetune_history_ = _joined(
+            previous and previous.finetune_history_, history
         )
         self.model_ = network.model
+        for checkpoint in checkpoints:
+            checkpoint.remove()
+        return network
+
+    def _built_network(self, seed, initial_model):
+        """Return the network, with fresh weights or those of a model."""
+        from ._networks import build_network, copy_weights, freeze
+
+        network = build_network(
+            self._network_source(), self.image_shape_, seed, self.classes_
+        )
+        freeze(network, self.frozen_layers)
+        if initial_model is not None:
+            try:
+                copy_weights(initial_model, network.model)
+            except ValueError as error:
+                raise ValueError(
+                    "The estimator builds another network than the one fitted before: "
+                    "leave its parameters as they were, or fit a clone."
+                ) from error
+        return network
 
     def _network_source(self):
         """Return what to build the network from."""
@@ -339,8 +463,8 @@ class SelfSupervisedClassifier(
             )
         return encoder
 
-    def _pretrained_encoder(self, images, seed):
-        """Return the encoder to start from, or None to start from fresh weights."""
+    def _pretrained_encoder(self, images, distinct, seed, previous):
+        """Return the encoder to start from, or None, and a list of its checkpoint."""
         if self.encoder is not None:
             encoder = self._given_encoder()
             if encoder.image_shape_ != self.image_shape_:
@@ -349,18 +473,26 @@ class SelfSupervisedClassifier(
                     f"{encoder.image_shape_}, but X has images of shape "
                     f"{self.image_shape_}."
                 )
-            return encoder
+            return encoder, []
         if self.pretrain_epochs == 0:
             fitted_pretext(self.pretext, images)  # a wrong one is wrong here, too
-            return None
-        return SelfSupervisedEncoder(
+            return previous, []
+        encoder = SelfSupervisedEncoder(
             self.estimator,
             pretext=self.pretext,
             epochs=self.pretrain_epochs,
             batch_size=self.pretrain_batch_size,
+            memory=self.memory,
+            checkpoint_dir=self.checkpoint_dir,
             random_state=seed,
             verbose=self.verbose,
-        ).fit(images)
+        )
+        checkpoint = encoder._pretrain(
+            images, distinct, previous and previous.pretext_model_
+        )
+        if previous:
+            encoder.history_ = _joined(previous.history_, encoder.history_)
+        return encoder, [checkpoint] if checkpoint else []
 
     def predict_proba(self, X):
         """Return class probabilities.

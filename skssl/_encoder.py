@@ -1,8 +1,10 @@
 """SelfSupervisedEncoder: pretrain a backbone, then embed images."""
 
+import math
 from copy import copy
 from numbers import Integral
 
+import joblib
 import numpy as np
 from sklearn.base import (
     BaseEstimator,
@@ -14,7 +16,9 @@ from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from ._images import pixel_statistics, validate_images
+from ._checkpoint import Checkpoint, cached, fingerprint
+from ._distinct import distinct_images
+from ._images import validate_images
 from ._persistence import SaveMixin
 from .pretext import GivenViews, PretextTask, RotationPretext
 
@@ -91,6 +95,15 @@ class SelfSupervisedEncoder(
     batch_size : int, default=64
         Number of images the network sees in one step: 64 are 16 images in their four
         rotations.
+    memory : str, path-like or joblib.Memory, default=None
+        Folder that keeps finished pretraining, so that the same images, network,
+        parameters and seed are never pretrained twice, as in a grid search over
+        fine-tuning. Needs an int as `random_state` to find anything again.
+    checkpoint_dir : str or path-like, default=None
+        Folder that keeps the state of a running `fit` by epoch. The same call, after
+        the process was killed, goes on from there and ends with the same bits as
+        without; needs an int as `random_state` for that. A finished fit removes its
+        files. Both folders hold pickles: let nobody else write there.
     random_state : int, RandomState instance or None, default=None
         Seeds initial weights and the order of the images. With an int, repeated fits on
         the same machine are bit-identical.
@@ -142,6 +155,8 @@ class SelfSupervisedEncoder(
         image_shape=None,
         epochs=5,
         batch_size=64,
+        memory=None,
+        checkpoint_dir=None,
         random_state=None,
         verbose=0,
     ):
@@ -150,6 +165,8 @@ class SelfSupervisedEncoder(
         self.image_shape = image_shape
         self.epochs = epochs
         self.batch_size = batch_size
+        self.memory = memory
+        self.checkpoint_dir = checkpoint_dir
         self.random_state = random_state
         self.verbose = verbose
 
@@ -187,24 +204,68 @@ class SelfSupervisedEncoder(
         images = validate_images(
             self, X, image_shape=self.image_shape, reset=True, allow_views=True
         )
+        checkpoint = self._pretrain(
+            images, distinct_images(images, np.arange(len(images)))
+        )
+        if checkpoint:
+            checkpoint.remove()
+
+    def _pretrain(self, images, distinct, initial_model=None):
+        """Pretrain on the distinct images, from fresh weights or those of a model.
+
+        Returns the checkpoint, if there is one, which stays until it is removed.
+        """
+        self.image_shape_ = images.shape[-3:]
+        self.n_features_in_ = getattr(
+            self, "n_features_in_", math.prod(self.image_shape_)
+        )
         self.pretext_ = fitted_pretext(self.pretext, images)
 
-        from ._networks import build_network, set_statistics
-        from ._training import pretrain
+        from ._networks import build_network, copy_weights, describe, set_statistics
+        from ._training import build_pretext_model, pretrain, without_optimizer
 
         seeds = check_random_state(self.random_state).randint(MAX_SEED, size=2)
-        network = build_network(self.estimator, self.image_shape_, int(seeds[0]))
-        set_statistics(network.backbone, *pixel_statistics(images))
-        self.pretext_model_, self.history_ = pretrain(
-            network,
-            self.pretext_,
-            images,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            seed=int(seeds[1]),
-            verbose=self.verbose,
+        network_seed, order_seed = map(int, seeds)
+        network = build_network(self.estimator, self.image_shape_, network_seed)
+        set_statistics(network.backbone, distinct.mean, distinct.scale)
+        model = build_pretext_model(
+            network, self.pretext_, self.image_shape_, order_seed
         )
+        if initial_model is not None:
+            copy_weights(initial_model, model)
+        key = checkpoint = None
+        if self.memory is not None or self.checkpoint_dir is not None:
+            key = fingerprint(
+                distinct.digest,
+                joblib.hash(self.pretext_),
+                [self.epochs, self.batch_size, order_seed],
+                *describe(model, network.compile_kwargs),
+            )
+        if self.checkpoint_dir is not None:
+            checkpoint = Checkpoint(self.checkpoint_dir, "pretraining", key)
+
+        def train():
+            history = pretrain(
+                model,
+                self.pretext_,
+                images,
+                distinct.rows,
+                epochs=self.epochs,
+                batch_size=self.batch_size,
+                seed=order_seed,
+                verbose=self.verbose,
+                checkpoint=checkpoint,
+            )
+            return model.get_weights(), history
+
+        if self.memory is None:
+            _, self.history_ = train()
+        else:
+            weights, self.history_ = cached(self.memory, key, train)
+            model.set_weights(weights)
+        self.pretext_model_ = without_optimizer(model)
         self.backbone_ = network.backbone
+        return checkpoint
 
     def transform(self, X):
         """Embed images.

@@ -7,12 +7,18 @@ better.
 """
 
 import contextlib
+import itertools
 import math
+import os
 import random
+import re
+from collections import defaultdict
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import keras
 import numpy as np
+import tensorflow as tf
 from scikeras.utils import loss_name
 from scikeras.wrappers import KerasClassifier
 from sklearn.base import clone
@@ -26,6 +32,32 @@ from ._cnn import build_cnn
 MIN_FINETUNE_STEPS = 1000
 MIN_FINETUNE_EPOCHS = 5
 MIN_EPOCH_STEPS = 50
+
+
+IMPORTING_PROCESS = os.getpid()
+
+
+def _keep_to_share_of_cores():
+    """Give TensorFlow as many threads as joblib allows a worker, in OMP_NUM_THREADS."""
+    n_threads = os.environ.get("OMP_NUM_THREADS", "")
+    threading = tf.config.threading
+    if n_threads.isdigit() and not threading.get_intra_op_parallelism_threads():
+        with contextlib.suppress(RuntimeError):  # TensorFlow runs already
+            threading.set_intra_op_parallelism_threads(int(n_threads))
+            threading.set_inter_op_parallelism_threads(int(n_threads))
+
+
+_keep_to_share_of_cores()
+
+
+def check_process():
+    """Refuse to run TensorFlow in a forked process, where it waits forever."""
+    if os.getpid() != IMPORTING_PROCESS:
+        raise RuntimeError(
+            "TensorFlow was imported before this process was forked, and would wait "
+            "here forever. Use processes that start afresh: joblib's default backend "
+            "'loky', or the start methods 'spawn' or 'forkserver' of multiprocessing."
+        )
 
 
 @dataclass
@@ -84,6 +116,7 @@ def build_network(estimator, image_shape, seed, classes=None):
     ValueError
         If the network does not take such images or does not end in a class head.
     """
+    check_process()
     wrapper = _wrap(estimator)
     labels = np.arange(2) if classes is None else classes
     with seeded(seed):
@@ -233,7 +266,7 @@ def set_statistics(backbone, mean, scale):
 
 
 def copy_weights(source, target):
-    """Give one backbone the weights of another of the same network."""
+    """Give one model the weights of another of the same network."""
     target.set_weights(source.get_weights())
     for layer in _normalizations(target):
         layer.finalize_state()  # it derives tensors from its weights
@@ -261,6 +294,79 @@ def freeze(network, frozen_layers):
         )
     for layer in network.layers[:frozen_layers]:
         layer.trainable = False
+
+
+def split_frozen(network):
+    """Part a network behind its frozen layers, where their outputs never change.
+
+    Returns
+    -------
+    parts : tuple of keras.Model or None
+        From images to the outputs of the last constant layer, and from there to what
+        the class head gives; both share all weights with the network. None where no
+        layer is frozen, or where the layers are not one chain.
+    """
+    _, *standardize, features = network.backbone.layers
+    chain = features.layers
+    constant = list(itertools.takewhile(_is_constant, chain))
+    if not any(layer.weights for layer in constant if layer in network.layers):
+        return None
+    try:
+        if any(b.input is not a.output for a, b in itertools.pairwise(chain)):
+            return None
+    except (AttributeError, ValueError):  # a layer that is used twice
+        return None
+    cut = constant[-1].output
+    front = network.backbone.input
+    for layer in [*standardize, keras.Model(features.input, cut)]:
+        front = layer(front)
+    rest = inputs = keras.Input(cut.shape[1:])
+    if len(constant) < len(chain):
+        rest = keras.Model(cut, features.output)(rest)
+    for layer in network.classifier.layers[2:]:  # behind the images and the backbone
+        rest = layer(rest)
+    return keras.Model(network.backbone.input, front), keras.Model(inputs, rest)
+
+
+def _is_constant(layer):
+    """Whether a layer does the same to an image at every step of training."""
+    if isinstance(layer, keras.Model):
+        return all(map(_is_constant, layer.layers))
+    return (
+        type(layer).__module__.startswith("keras.")
+        and not isinstance(layer, keras.layers.Lambda | keras.layers.Wrapper)
+        and (
+            not layer.weights
+            or not layer.trainable
+            or isinstance(layer, keras.layers.Normalization)
+        )
+        and len(layer.variables) == len(layer.weights)  # else the state of a generator
+        and getattr(layer, "activity_regularizer", None) is None
+    )
+
+
+def describe(model, compile_kwargs):
+    """Return all that decides how a network trains, for its fingerprint.
+
+    Returns
+    -------
+    parts : list of str, dict and ndarray
+        Architecture, optimizer, loss and the like, versions, then every weight.
+    """
+    config = model.to_json()
+    # Keras numbers its layers through the whole process: number them from here on.
+    names = dict.fromkeys(re.findall(r'"name": "([^"]+)"', config))
+    numbers = defaultdict(itertools.count)
+    for name in names:
+        base = re.sub(r"_\d+$", "", name)
+        config = config.replace(f'"{name}"', f'"{base}#{next(numbers[base])}"')
+    settings = {
+        key: keras.saving.serialize_keras_object(value)
+        for key, value in compile_kwargs.items()
+    }
+    versions = {x: version(x) for x in ("skssl", "keras", "tensorflow", "numpy")}
+    policy = keras.config.dtype_policy().name
+    return [config, settings, versions, policy, *map(np.asarray, model.variables)]
 
 
 def _compile_kwargs(wrapper):

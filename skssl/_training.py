@@ -2,12 +2,14 @@
 
 Who owns what: `_batches` owns the order of the rows and hands out raw images, a batch
 at a time; the pretext task turns them into inputs and targets inside the input
-pipeline; Keras owns the steps, the metrics and the callbacks. All randomness of the
-input comes from (seed, epoch), so that an epoch can be repeated exactly.
+pipeline; Keras owns the steps, the metrics and the callbacks; `_Progress` watches a
+training and keeps its state. All randomness of the input comes from (seed, epoch), so
+that an epoch can be repeated exactly.
 """
 
 import itertools
 import math
+import pickle
 
 import keras
 import numpy as np
@@ -15,15 +17,26 @@ import tensorflow as tf
 from sklearn.model_selection import train_test_split
 
 from ._images import load_batch
-from ._networks import finetune_schedule, seeded
+from ._networks import check_process, finetune_schedule, seeded, split_frozen
 
 # Keras returns to Python after so many steps: less overhead for small networks.
 STEPS_PER_EXECUTION = 32
 # Keeps the activations of a prediction to some hundred megabytes.
 PREDICTION_BATCH_SIZE = 256
+# The outputs of frozen layers are kept up to this size, else computed at every step.
+MAX_FROZEN_BYTES = 2**30
+# Callbacks that do as well with the part of a network that is behind its frozen layers.
+INDIFFERENT_CALLBACKS = (
+    keras.callbacks.EarlyStopping,
+    keras.callbacks.LearningRateScheduler,
+    keras.callbacks.ReduceLROnPlateau,
+    keras.callbacks.TerminateOnNaN,
+)
 
 
-def _batches(images, rows, batch_size, seed, *labels, shuffle=True, passes=1):
+def _batches(
+    images, rows, batch_size, seed, *labels, shuffle=True, passes=1, first_epoch=0
+):
     """Return a tf.data set of (images, seed, *labels) that reads rows batch by batch.
 
     One run through it, an epoch, reads every row `passes` times.
@@ -31,7 +44,7 @@ def _batches(images, rows, batch_size, seed, *labels, shuffle=True, passes=1):
     Batches differ by at most one row in size, so none is left tiny at the end.
     """
     n_batches = math.ceil(len(rows) / batch_size)
-    epochs = itertools.count()
+    epochs = itertools.count(first_epoch)
 
     def one_epoch():
         rng = np.random.default_rng([seed, next(epochs)])
@@ -55,39 +68,143 @@ def _batches(images, rows, batch_size, seed, *labels, shuffle=True, passes=1):
     return dataset.apply(tf.data.experimental.assert_cardinality(passes * n_batches))
 
 
-def _pretext_batches(pretext, images, batch_size, seed, shuffle=True):
+def _pretext_batches(pretext, images, rows, batch_size, seed, **order):
     """Return a tf.data set of the pretext task; nothing of it is materialised."""
     images_per_batch = max(1, batch_size // pretext.n_views)
-    dataset = _batches(
-        images, np.arange(len(images)), images_per_batch, seed, shuffle=shuffle
-    )
+    dataset = _batches(images, rows, images_per_batch, seed, **order)
     # As a plain function: AutoGraph would rewrite the task's code, and its errors.
     make_batch = tf.autograph.experimental.do_not_convert(pretext.make_batch)
     return dataset.map(make_batch).prefetch(tf.data.AUTOTUNE)
 
 
-def pretrain(network, pretext, images, *, epochs, batch_size, seed, verbose):
-    """Train a backbone on a pretext task, in place.
+class _Progress(keras.callbacks.Callback):
+    """Watches a training: keeps its state by epoch, and stops one that diverges.
 
     Parameters
     ----------
-    network : Network
-        Supplies the backbone and the optimizer.
-    pretext : PretextTask
-        The fitted task.
-    images : ndarray of shape (n_samples, [n_views,] height, width, channels)
-        Training images.
-    epochs, batch_size, seed, verbose : int
-        As in Keras; the batch size counts what the network sees.
+    stage : str
+        Name of the stage, for messages.
+    checkpoint : Checkpoint or None
+        Where to keep the state, and from where to go on.
+    callbacks : list of keras.callbacks.Callback
+        The other callbacks, whose state is part of that of the training.
+    """
+
+    def __init__(self, stage, checkpoint, callbacks):
+        super().__init__()
+        self.stage = stage
+        self.checkpoint = checkpoint
+        self.callbacks = callbacks
+        self.state = checkpoint.read() if checkpoint else None
+        self.history = self.state["history"] if self.state else {}
+
+    def on_train_begin(self, logs=None):
+        """Put everything back to where the checkpoint was written."""
+        if self.state is None:
+            return
+        for variable, value in zip(
+            self._variables(), self.state["values"], strict=True
+        ):
+            variable.assign(value)
+        # The last of all callbacks, so after `on_train_begin` of the others.
+        for callback, attributes in zip(
+            self.callbacks, self.state["callbacks"], strict=True
+        ):
+            vars(callback).update(pickle.loads(attributes))
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Keep the state of the training."""
+        logs = {key: float(value) for key, value in (logs or {}).items()}
+        if not math.isfinite(logs.get("loss", 0)):
+            raise _diverged(self.stage, f"the loss is {logs['loss']}", epoch + 1)
+        for key, value in logs.items():
+            self.history.setdefault(key, []).append(value)
+        if self.checkpoint:
+            state = {
+                "epoch": epoch + 1,
+                "stopped": self.model.stop_training,
+                "history": self.history,
+                "values": [np.asarray(variable) for variable in self._variables()],
+                "callbacks": [_attributes(callback) for callback in self.callbacks],
+            }
+            self.checkpoint.write(state)
+
+    def _variables(self):
+        return [*self.model.variables, *self.model.optimizer.variables]
+
+
+def _attributes(callback):
+    """Return the attributes of a callback, but the model, as bytes."""
+    kept = {}
+    for name, value in vars(callback).items():
+        try:
+            if name != "_model":
+                pickle.dumps(value)
+                kept[name] = value
+        except Exception:  # noqa: S112  an open file, a lock: nothing to go on from
+            continue
+    return pickle.dumps(kept)
+
+
+def _diverged(stage, what, epoch):
+    return FloatingPointError(
+        f"{stage.capitalize()} diverged: {what} in epoch {epoch}. Lower the learning "
+        "rate (optimizer__learning_rate of the KerasClassifier), or clip the gradients "
+        "(optimizer__clipnorm=1)."
+    )
+
+
+def _run(model, make_batches, stage, *, epochs, checkpoint, callbacks=(), **settings):
+    """Fit a compiled model, from its checkpoint if there is one.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Compiled model.
+    make_batches : callable
+        Takes the epoch to begin with, returns a tf.data set of the epochs from there.
+    stage : str
+        Name of the stage, for messages.
+    epochs : int
+        Number of epochs in all.
+    checkpoint : Checkpoint or None
+        Where to keep the state.
+    callbacks : sequence of keras.callbacks.Callback
+        The user's.
+    **settings : dict
+        Further arguments of `keras.Model.fit`.
+
+    Returns
+    -------
+    history : dict of list
+        Loss and metrics of each epoch, those before the checkpoint included.
+    """
+    progress = _Progress(stage, checkpoint, list(callbacks))
+    first_epoch = progress.state["epoch"] if progress.state else 0
+    if progress.state and progress.state["stopped"]:
+        epochs = first_epoch
+    model.optimizer.build(model.trainable_variables)
+    model.fit(
+        make_batches(first_epoch),
+        initial_epoch=first_epoch,
+        epochs=epochs,
+        callbacks=[*callbacks, progress],
+        shuffle=False,  # `_batches` does it
+        **settings,
+    )
+    if not all(np.isfinite(weight).all() for weight in model.get_weights()):
+        raise _diverged(stage, "weights became infinite", epochs)
+    return progress.history
+
+
+def build_pretext_model(network, pretext, image_shape, seed):
+    """Hang the head of a pretext task on a backbone, ready to train.
 
     Returns
     -------
     pretext_model : keras.Model
         Images to the outputs of the pretext head; shares the backbone.
-    history : dict of list
-        Loss and metrics of each epoch.
     """
-    image_shape = images.shape[-3:]
     with seeded(seed):
         inputs = keras.Input(image_shape, name="images")
         outputs = pretext.build_head(network.backbone(inputs), image_shape)
@@ -101,16 +218,46 @@ def pretrain(network, pretext, images, *, epochs, batch_size, seed, verbose):
             "metrics": metrics,
         }
     )
+    return model
+
+
+def pretrain(
+    model, pretext, images, rows, *, epochs, batch_size, seed, verbose, checkpoint
+):
+    """Train a network on a pretext task, in place.
+
+    Parameters
+    ----------
+    model : keras.Model
+        As :func:`build_pretext_model` returns it.
+    pretext : PretextTask
+        The fitted task.
+    images : ndarray of shape (n_samples, [n_views,] height, width, channels)
+        Images.
+    rows : ndarray of shape (n_rows,)
+        The rows to train on.
+    epochs, batch_size, seed, verbose : int
+        As in Keras; the batch size counts what the network sees.
+    checkpoint : Checkpoint or None
+        Where to keep the state of the training.
+
+    Returns
+    -------
+    history : dict of list
+        Loss and metrics of each epoch.
+    """
     if verbose:
-        print(f"Pretraining: {type(pretext).__name__} on {len(images)} images")
-    history = model.fit(
-        _pretext_batches(pretext, images, batch_size, seed),
+        print(f"Pretraining: {type(pretext).__name__} on {len(rows)} images")
+    return _run(
+        model,
+        lambda first_epoch: _pretext_batches(
+            pretext, images, rows, batch_size, seed, first_epoch=first_epoch
+        ),
+        "pretraining",
         epochs=epochs,
-        shuffle=False,  # `_batches` does it
+        checkpoint=checkpoint,
         verbose=verbose,
-    ).history
-    # Without the optimizer: it is as large as two networks, and done.
-    return keras.Model(inputs, outputs, name="pretext_model"), history
+    )
 
 
 def evaluate_pretext(pretext_model, pretext, images, *, batch_size):
@@ -118,13 +265,30 @@ def evaluate_pretext(pretext_model, pretext, images, *, batch_size):
     loss, metrics = pretext.loss_and_metrics()
     model = keras.Model(pretext_model.input, pretext_model.output)
     model.compile(loss=loss, metrics=metrics)
-    dataset = _pretext_batches(pretext, images, batch_size, seed=0, shuffle=False)
+    rows = np.arange(len(images))
+    dataset = _pretext_batches(pretext, images, rows, batch_size, 0, shuffle=False)
     results = model.evaluate(dataset, verbose=0, return_dict=True)
     loss = results.pop("loss")
     return float(next(iter(results.values()), -loss))
 
 
-def finetune(network, images, rows, targets, *, sample_weight, seed, verbose):
+def without_optimizer(model):
+    """Return the same network without the optimizer, which is as large as two."""
+    return keras.Model(model.input, model.output, name=model.name)
+
+
+def finetune(
+    network,
+    images,
+    rows,
+    targets,
+    *,
+    sample_weight,
+    seed,
+    verbose,
+    checkpoint=None,
+    only_epoch=None,
+):
     """Train the whole network on the labelled rows, in place.
 
     Parameters
@@ -141,6 +305,10 @@ def finetune(network, images, rows, targets, *, sample_weight, seed, verbose):
         Weights.
     seed, verbose : int
         Seed of the order of the rows and of the validation split; Keras verbosity.
+    checkpoint : Checkpoint or None
+        Where to keep the state of the training.
+    only_epoch : int, default=None
+        Train this one epoch, all rows and nothing else, and be ready for the next.
 
     Returns
     -------
@@ -152,17 +320,25 @@ def finetune(network, images, rows, targets, *, sample_weight, seed, verbose):
     validation_split = settings.pop("validation_split")
     batch_size = settings.pop("batch_size") or 32  # as in Keras
     shuffle = settings.pop("shuffle")
-    labels = [np.eye(targets.max() + 1)[targets] if network.one_hot else targets]
+    model = network.classifier
+    if only_epoch is not None:
+        callbacks, validation_split, settings["epochs"] = [], 0, 1
+    elif all(isinstance(x, INDIFFERENT_CALLBACKS) for x in callbacks):
+        parts = split_frozen(network)
+        if parts and _frozen_bytes(parts[0], len(rows)) <= MAX_FROZEN_BYTES:
+            front, model = parts
+            images, rows = predict(front, images, rows=rows), np.arange(len(rows))
+
+    n_units = model.output_shape[-1]
+    labels = [np.eye(n_units)[targets] if network.one_hot else targets]
     if sample_weight is not None:
         labels.append(sample_weight.astype(np.float32))
-
     train, validation = np.arange(len(rows)), None
     if validation_split:
         train, validation = train_test_split(
             train, test_size=validation_split, stratify=targets, random_state=seed
         )
     batch_size = len(train) if batch_size == -1 else batch_size  # as in scikeras
-
     passes = 1
     if settings["epochs"] is None:
         settings["epochs"], passes = finetune_schedule(len(train), batch_size)
@@ -178,26 +354,46 @@ def finetune(network, images, rows, targets, *, sample_weight, seed, verbose):
         )
         return batches.map(lambda image, _, *y: (image, *y)).prefetch(tf.data.AUTOTUNE)
 
-    # A callback of the user's may want to see every step.
-    steps = 1 if callbacks else STEPS_PER_EXECUTION
-    network.classifier.compile(
-        **{"steps_per_execution": steps, **network.compile_kwargs}
-    )
+    if not model.compiled:
+        # A callback of the user's may want to see every step.
+        steps = 1 if callbacks else STEPS_PER_EXECUTION
+        model.compile(**{"steps_per_execution": steps, **network.compile_kwargs})
     if verbose:
         print(f"Fine-tuning on {len(train)} labelled images")
-    return network.classifier.fit(
-        dataset(train, shuffle=shuffle, passes=passes),
+    return _run(
+        model,
+        lambda first_epoch: dataset(
+            train,
+            shuffle=shuffle,
+            passes=passes,
+            first_epoch=only_epoch or first_epoch,
+        ),
+        "fine-tuning",
         validation_data=None
         if validation is None
         else dataset(validation, shuffle=False),
+        checkpoint=checkpoint,
         callbacks=callbacks,
-        shuffle=False,  # `_batches` does it
         verbose=verbose,
         **settings,
-    ).history
+    )
 
 
-def predict(model, images, prepare=None, batch_size=PREDICTION_BATCH_SIZE):
+def _frozen_bytes(front, n_images):
+    return 4 * n_images * math.prod(front.output_shape[1:])
+
+
+def _traced(model, dtype):
+    """Return a network as one TensorFlow function of a batch, traced only once."""
+    traced = vars(model).setdefault("_skssl_traced", {})
+    if dtype not in traced:
+        signature = tf.TensorSpec((None, *model.input_shape[1:]), dtype)
+        function = tf.function(lambda batch: model(batch, training=False))
+        traced[dtype] = function.get_concrete_function(signature)
+    return traced[dtype]
+
+
+def predict(model, images, prepare=None, batch_size=PREDICTION_BATCH_SIZE, rows=None):
     """Return a network's outputs for images, as one float32 array.
 
     Parameters
@@ -210,16 +406,22 @@ def predict(model, images, prepare=None, batch_size=PREDICTION_BATCH_SIZE):
         What turns a batch of images into the network's inputs.
     batch_size : int, default=256
         Images at a time.
+    rows : ndarray of shape (n_rows,), default=None
+        The rows to predict for; None is all of them.
 
     Returns
     -------
     outputs : ndarray of shape (n_inputs, ...)
         Outputs, in the order of the inputs.
     """
+    check_process()
     outputs = []
-    for start in range(0, len(images), batch_size):
-        batch = load_batch(images[start : start + batch_size])
-        outputs.append(model.predict_on_batch(prepare(batch) if prepare else batch))
+    for start in range(0, len(images) if rows is None else len(rows), batch_size):
+        chosen = slice(start, start + batch_size)
+        batch = load_batch(images[chosen if rows is None else rows[chosen]])
+        batch = tf.convert_to_tensor(prepare(batch) if prepare else batch)
+        output = _traced(model, batch.dtype)(batch)
+        outputs.append(tf.cast(output, tf.float32).numpy())
     return np.concatenate(outputs)
 
 

@@ -20,7 +20,7 @@ from skssl import (
     SelfSupervisedEncoder,
     build_cnn,
 )
-from skssl._classifier import labelled_rows
+from skssl._labels import encode_labels
 
 
 def cnn(units=10, activation="softmax", dropout=0.0):
@@ -217,7 +217,7 @@ def test_one_sigmoid_unit_serves_two_classes(activation, few_labels, quick):
 
 
 def test_minus_one_is_a_class_where_nothing_marks_unlabelled_rows():
-    classes, rows, targets = labelled_rows([-1, 1, -1], unlabeled_label=None)
+    classes, rows, targets = encode_labels([-1, 1, -1], unlabeled_label=None)
     assert_array_equal(classes, [-1, 1])
     assert_array_equal(rows, [0, 1, 2])
     assert_array_equal(targets, [0, 1, 0])

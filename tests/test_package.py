@@ -9,6 +9,10 @@ PACKAGE = Path(skssl.__file__).parent
 # From the bottom up; a module imports only what stands before it.
 LAYERS = [
     "_images",
+    "_labels",
+    "_distinct",
+    "_checkpoint",
+    "_model_selection",
     "pretext/_base",
     "pretext/_views",
     "pretext/_rotation",
@@ -20,7 +24,9 @@ LAYERS = [
     "_training",
     "_encoder",
     "_classifier",
+    "display/_placement",
     "display/_image_grid",
+    "display/_embedding",
     "display/_prediction",
     "display/_pretext",
     "display/_training_curve",

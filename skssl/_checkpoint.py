@@ -1,0 +1,182 @@
+"""What a training has come to, on disk: finished in a cache, unfinished in checkpoints.
+
+Both know a training by its fingerprint, a hash of all that it depends on, and both
+trust a file only if its checksum is right. Their folders are the user's own: what is in
+them is pickled.
+"""
+
+import contextlib
+import glob
+import hashlib
+import json
+import os
+import pickle
+import warnings
+
+import numpy as np
+from sklearn.utils.validation import check_memory
+
+CHECKSUM_BYTES = hashlib.sha256().digest_size
+
+
+def fingerprint(*parts):
+    """Return a hash of arrays, and of anything else that JSON can hold."""
+    total = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            total.update(f"{part.dtype} {part.shape}".encode())
+            part = np.ascontiguousarray(part).tobytes()
+        else:
+            part = json.dumps(part, sort_keys=True, default=str).encode()
+        total.update(len(part).to_bytes(8, "big") + part)
+    return total.hexdigest()
+
+
+def pack(state):
+    """Return a state as bytes that begin with their checksum."""
+    data = pickle.dumps(state)
+    return hashlib.sha256(data).digest() + data
+
+
+def unpack(packed):
+    """Return the state in packed bytes, or None if they are damaged."""
+    checksum, data = packed[:CHECKSUM_BYTES], packed[CHECKSUM_BYTES:]
+    return pickle.loads(data) if hashlib.sha256(data).digest() == checksum else None
+
+
+class Checkpoint:
+    """The state of one running training, in one file.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        The folder; it is made if it is not there.
+    stage : str
+        Name of the stage of training, for the file's name and for messages.
+    key : str
+        Fingerprint of the training.
+    """
+
+    def __init__(self, folder, stage, key):
+        self.folder = os.path.abspath(os.fspath(folder))
+        self.stage = stage
+        self.path = os.path.join(self.folder, f"{stage}-{key[:32]}.checkpoint")
+        self.writable = True
+
+    def read(self):
+        """Return the state last written, or None if there is none to go on from."""
+        try:
+            with open(self.path, "rb") as file:
+                state = unpack(file.read())
+        except FileNotFoundError:
+            self._mention_others()
+            return None
+        except OSError as error:
+            self._warn(f"The checkpoint cannot be read ({error})")
+            return None
+        if state is None:
+            with contextlib.suppress(OSError):
+                os.replace(self.path, f"{self.path}.damaged")
+            self._warn(
+                f"The checkpoint is damaged and set aside as {self.path}.damaged"
+            )
+        return state
+
+    def _mention_others(self):
+        pattern = os.path.join(glob.escape(self.folder), f"{self.stage}-*.checkpoint")
+        if glob.glob(pattern):
+            self._warn(
+                f"checkpoint_dir={self.folder!r} holds checkpoints of other trainings "
+                "(other images, network, parameters or versions), which are not used"
+            )
+
+    def _warn(self, what):
+        warnings.warn(
+            f"{what}: {self.stage} starts from its beginning.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+    def write(self, state):
+        """Keep a state; where that cannot be done, say so once."""
+        if not self.writable:
+            return
+        temporary = f"{self.path}.{os.getpid()}.tmp"
+        try:
+            os.makedirs(self.folder, exist_ok=True)
+            with open(temporary, "wb") as file:
+                file.write(pack(state))
+            os.replace(temporary, self.path)  # a file is whole or not there
+        except OSError as error:
+            self.writable = False
+            with contextlib.suppress(OSError):
+                os.remove(temporary)
+            warnings.warn(
+                f"No checkpoint can be written to checkpoint_dir={self.folder!r} "
+                f"({error}): {self.stage} goes on without.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def remove(self):
+        """Remove what the training has written, once it is of no more use."""
+        for path in [self.path, *glob.glob(f"{glob.escape(self.path)}.*.tmp")]:
+            with contextlib.suppress(OSError):
+                os.remove(path)
+
+
+def finished_training(key, train):
+    """Train, and return what came of it in packed form; joblib keeps it by the key."""
+    return pack(train())
+
+
+def cached(memory, key, train):
+    """Return what `train` returns, from the cache if it is there.
+
+    Parameters
+    ----------
+    memory : str, path-like or joblib.Memory
+        The cache, as elsewhere in scikit-learn.
+    key : str
+        Fingerprint of the training.
+    train : callable
+        What to do where the cache has nothing.
+
+    Returns
+    -------
+    result : object
+        What `train` returns.
+    """
+    started, finished = [], []
+
+    def train_once():
+        if not finished:
+            started.append(True)
+            finished.append(train())
+        return finished[0]
+
+    try:
+        if isinstance(memory, os.PathLike):
+            memory = os.fspath(memory)
+        memorized = check_memory(memory).cache(finished_training, ignore=["train"])
+        known = memorized.check_call_in_cache(key, train_once)
+        result = unpack(memorized(key, train_once))
+        if result is None:
+            memorized.call_and_shelve(key, train_once).clear()
+            result = unpack(memorized(key, train_once))
+        if known and finished:
+            warnings.warn(
+                f"An entry of memory={memory!r} was damaged: it was made anew.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return result
+    except OSError as error:
+        if started and not finished:
+            raise  # it comes from the training
+        warnings.warn(
+            f"memory={memory!r} cannot be used ({error}): pretraining is not kept.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return train_once()
