@@ -8,11 +8,28 @@ batch at a time into what a network reads.
 
 import math
 import warnings
+from numbers import Integral
 
 import numpy as np
+from scipy.sparse import issparse
+from sklearn import get_config
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
+
+# Squares of pixels must fit float32 as well: networks standardise by the variance.
+LARGEST_PIXEL = 1e19
+
+# `float` reads these, or part of them, but none is a number.
+NOT_NUMBERS = (
+    str,
+    bytes,
+    bytearray,
+    memoryview,
+    complex,
+    np.complexfloating,
+    np.datetime64,
+    np.timedelta64,
+)
 
 
 def validate_images(estimator, X, *, image_shape=None, reset, allow_views=False):
@@ -37,17 +54,33 @@ def validate_images(estimator, X, *, image_shape=None, reset, allow_views=False)
     Returns
     -------
     images : ndarray of shape (n_samples, [n_views,] height, width, channels)
-        The dtype is that of X; where possible it is a view of X.
+        The dtype is that of X, for objects float64; where possible it is a view of X.
+
+    Raises
+    ------
+    ValueError
+        If X is not of such a shape, if it holds text, complex numbers, times, NaN,
+        infinity, masked pixels or numbers beyond 1e19, or if `image_shape` does not
+        fit.
+    TypeError
+        If X is sparse, or if it holds objects that are no numbers.
     """
-    ndim = X.ndim if hasattr(X, "ndim") else np.ndim(X)
-    if ndim <= 2:
-        X = validate_data(estimator, X, reset=reset)
+    if image_shape is not None:
+        image_shape = _check_image_shape(image_shape)
+    values = _as_array(X)
+    _check_shape(X, values.shape, allow_views)
+    values = _as_numbers(X, values)
+    if values.ndim == 2:
+        table = X if hasattr(X, "columns") else values  # a DataFrame has names
+        validate_data(estimator, table, reset=reset, skip_check_array=True)
         shape = None if reset else estimator.image_shape_
-        images = _images_from_rows(X, shape or _row_image_shape(X, image_shape))
+        images = _images_from_rows(
+            values, shape or _row_image_shape(values, image_shape)
+        )
     else:
-        images = _images_from_array(estimator, X, ndim, allow_views)
+        images = values[..., np.newaxis] if values.ndim == 3 else values
         if reset:
-            _check_image_shape(images, image_shape)
+            _check_same_shape(images, image_shape)
             estimator.n_features_in_ = math.prod(images.shape[-3:])
             if hasattr(estimator, "feature_names_in_"):
                 del estimator.feature_names_in_
@@ -57,36 +90,150 @@ def validate_images(estimator, X, *, image_shape=None, reset, allow_views=False)
         raise ValueError(
             f"X has images of shape {images.shape[-3:]}, but "
             f"{type(estimator).__name__} was fitted on images of shape "
-            f"{estimator.image_shape_}."
+            f"{estimator.image_shape_}. Resize or crop them; give a single image as "
+            "X[np.newaxis]."
         )
     return images
 
 
-def _images_from_array(estimator, X, ndim, allow_views):
-    if ndim > (5 if allow_views else 4):
-        views = " or (n_samples, n_views, height, width, channels)" * allow_views
+def _check_image_shape(image_shape):
+    """Return image_shape as a tuple of two or three ints, or say what is wrong."""
+    if (
+        not isinstance(image_shape, tuple | list)
+        or len(image_shape) not in (2, 3)
+        or any(isinstance(n, bool) or not isinstance(n, Integral) for n in image_shape)
+        or min(image_shape) < 1
+    ):
         raise ValueError(
-            "X must have shape (n_samples, height, width, channels)"
-            f"{views}, got {np.shape(X)}."
+            "image_shape must be (height, width) or (height, width, channels), ints "
+            f"of at least 1, got {image_shape!r}. Give the shape of one image in X."
         )
-    X = check_array(X, allow_nd=True, input_name="X", estimator=estimator)
-    if 0 in X.shape:
-        raise ValueError(f"X must hold at least one pixel an image, got {X.shape}.")
-    return X[..., np.newaxis] if ndim == 3 else X
+    return tuple(map(int, image_shape))
+
+
+def _as_array(X):
+    """Return X as an array of whatever it holds."""
+    if issparse(X):
+        raise TypeError(
+            "Sparse data was passed for X, but images are dense arrays. Give "
+            "X.toarray()."
+        )
+    try:
+        return np.asarray(X)
+    except ValueError as error:
+        raise ValueError(
+            "X must hold images, or flat rows, of one shape, but its parts do not make "
+            f"an array ({error}). Resize or crop them to one shape."
+        ) from error
+    except (TypeError, RuntimeError) as error:
+        raise TypeError(
+            "X must be an array, a DataFrame or a list of images, but an object of "
+            f"type {type(X).__name__} does not turn into an array ({error}). Give X as "
+            "a NumPy array."
+        ) from error
+
+
+def _check_shape(X, shape, allow_views):
+    expected = (
+        "(n_samples, height, width, channels), (n_samples, height, width)"
+        f"{', (n_samples, n_views, height, width, channels)' * allow_views} or "
+        "(n_samples, n_features)"
+    )
+    if not shape:
+        raise ValueError(
+            f"X must be an array, a DataFrame or a list of shape {expected}, got an "
+            f"object of type {type(X).__name__}. Give the images in one of these; "
+            "those of an iterator as list(X)."
+        )
+    if 0 in shape:
+        raise ValueError(
+            f"Found array with 0 {'feature' if shape[0] else 'sample'}(s) "
+            f"(shape={shape}) while a minimum of 1 is required. X must hold at least "
+            "one image of at least one pixel."
+        )
+    if not 2 <= len(shape) <= (5 if allow_views else 4):
+        raise ValueError(
+            f"X must have shape {expected}, got {shape}. Reshape your data: "
+            "X.reshape(1, -1) is one flat row, X[np.newaxis] one image, np.stack(X) "
+            "an array of the images in a list."
+        )
+
+
+def _as_numbers(X, values):
+    """Return the values of X as real numbers that a network can read."""
+    if values.dtype.kind not in "buifO":
+        raise ValueError(
+            f"{'Complex data not supported: ' * (values.dtype.kind == 'c')}X must hold "
+            f"real numbers (bool, integers or floats), got {values.dtype}. Convert "
+            "them first, as by X.astype(float), or np.abs(X) of complex numbers."
+        )
+    if np.ma.is_masked(X) or (
+        isinstance(X, list | tuple) and any(map(np.ma.is_masked, X))
+    ):
+        raise ValueError(
+            "X must hold a number for every pixel, got a masked array with masked "
+            "pixels. Give X.filled(value), with the value that they shall have."
+        )
+    if values.dtype.kind == "O":
+        values = _numbers_from_objects(values)
+    # Of the integers only uint64 reaches so far: bytes on disk are not read here.
+    far = values.dtype.kind == "f" or values.dtype.newbyteorder("=") == np.uint64
+    if far and not get_config()["assume_finite"]:
+        _check_range(values)
+    return values
+
+
+def _numbers_from_objects(values):
+    for kind in sorted(set(map(type, values.flat)), key=str):
+        if issubclass(kind, NOT_NUMBERS):
+            raise ValueError(
+                f"X must hold real numbers, got objects of type {kind.__name__}. "
+                "Convert them first, text as by X.astype(float)."
+            )
+    try:
+        return values.astype(np.float64)
+    except OverflowError as error:
+        raise ValueError(
+            f"X must hold numbers from {-LARGEST_PIXEL:g} to {LARGEST_PIXEL:g}, got "
+            f"one that is larger ({error}). Divide them by their largest magnitude."
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"X must hold real numbers, got an object that is none ({error}). Convert "
+            "it first; fill in a missing value."
+        ) from error
+
+
+def _check_range(values):
+    """Refuse NaN, infinity and what is too large, without a copy of the values."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        low, high = values.min(), values.max()  # NaN if there is one
+        if -LARGEST_PIXEL <= float(low) and float(high) <= LARGEST_PIXEL:
+            return
+    if np.isnan(low):
+        received, remedy = "NaN", "Fill in missing pixels, as by np.nan_to_num(X)"
+    elif np.isinf(low) or np.isinf(high):
+        received, remedy = "infinity", "Clip or leave out infinite pixels"
+    else:
+        received = f"numbers from {low!s} to {high!s}"
+        remedy = "Divide them by their largest magnitude"
+    raise ValueError(
+        f"X must hold finite numbers from {-LARGEST_PIXEL:g} to {LARGEST_PIXEL:g}, "
+        f"since networks compute in float32, got {received}. {remedy}."
+    )
 
 
 def _row_image_shape(X, image_shape):
     """Return the (height, width, channels) that flat rows stand for."""
     n_features = X.shape[1]
     if image_shape is not None:
-        height, width, channels = (*image_shape, 1)[:3]
-        if height * width * channels != n_features:
+        if math.prod(image_shape) != n_features:
             raise ValueError(
-                f"image_shape={tuple(image_shape)} has {height * width * channels} "
-                f"values an image, but X has {n_features} features. Give the "
-                "(height, width) or (height, width, channels) of the rows of X."
+                f"image_shape={image_shape} has {math.prod(image_shape)} values an "
+                f"image, but X has {n_features} features. Give the (height, width) or "
+                "(height, width, channels) of the rows of X."
             )
-        return height, width, channels
+        return (*image_shape, 1)[:3]
     side = math.isqrt(n_features - 1) + 1
     if side * side != n_features:
         warnings.warn(
@@ -106,14 +253,12 @@ def _images_from_rows(X, image_shape):
     return X.reshape(len(X), *image_shape)
 
 
-def _check_image_shape(images, image_shape):
-    if image_shape is None:
-        return
-    expected = (*image_shape, 1)[:3]
-    if images.shape[-3:] != expected:
+def _check_same_shape(images, image_shape):
+    if image_shape is not None and images.shape[-3:] != (*image_shape, 1)[:3]:
         raise ValueError(
-            f"image_shape={tuple(image_shape)} does not match the images in X, of "
-            f"shape {images.shape[-3:]}. image_shape is needed for flat rows only."
+            f"image_shape={image_shape} does not match the images in X, of shape "
+            f"{images.shape[-3:]}. image_shape is needed for flat rows only: "
+            "correct it or leave it out."
         )
 
 
@@ -124,6 +269,9 @@ def load_batch(images):
 
 def pixel_statistics(images, chunk_values=2**22):
     """Return the mean and standard deviation of each channel, in one pass.
+
+    They are those of the float32 numbers that a network reads: a deviation that float32
+    does not resolve, as that of 0 and 1 on top of a billion, would blow up rounding.
 
     Parameters
     ----------
@@ -142,5 +290,5 @@ def pixel_statistics(images, chunk_values=2**22):
     scaler = StandardScaler()
     for start in range(0, len(images), step):
         values = images[start : start + step].reshape(-1, channels)
-        scaler.partial_fit(values.astype(np.float64))
+        scaler.partial_fit(load_batch(values).astype(np.float64))
     return scaler.mean_, scaler.scale_
