@@ -1,6 +1,7 @@
 """The pretext task of turned images."""
 
 from copy import copy
+from numbers import Real
 
 import numpy as np
 from sklearn.base import TransformerMixin, clone
@@ -34,9 +35,15 @@ def rotated_views(images, turns):
 
 def quarter_turns(angles):
     """Return the quarter turns (0 to 3) of angles in degrees, or say what is wrong."""
+    if not isinstance(angles, tuple | list | range | np.ndarray):
+        raise TypeError(
+            "angles must be a tuple of multiples of 90 degrees, such as (0, 180), got "
+            f"{angles!r}."
+        )
     angles = tuple(angles)
     for angle in angles:
-        if not isinstance(angle, (int, float, np.number)) or angle % 90 != 0:
+        number = isinstance(angle, Real) and not isinstance(angle, bool)
+        if not number or angle % 90 != 0:
             raise ValueError(
                 f"angles must be multiples of 90 degrees, got {angle!r} in {angles}."
             )
@@ -138,7 +145,11 @@ class RotationPretext(TransformerMixin, ViewClassification):
         ValueError
             If an angle is no multiple of 90, if two turn an image equally far, if
             there are fewer than two, if images that are not square are to make a
-            quarter turn, or if `image_shape` does not match X.
+            quarter turn, if `image_shape` does not match X, or if X holds anything
+            but real, finite numbers.
+        TypeError
+            If `angles` is no tuple, or if X is sparse or holds objects that are no
+            numbers.
         """
         fitted = copy(self)
         fitted._check_images(X, reset=True)
