@@ -586,6 +586,13 @@ class SelfSupervisedClassifier(
         encoder = self._fitted("encoder_")
         return encoder.score(self._check_images(X, keep_views=True))
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        # Embeddings are float32, whatever the images are.
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
     @property
     def _n_features_out(self):
         return self.model_.get_layer("backbone").output_shape[-1]

@@ -347,6 +347,13 @@ class SelfSupervisedEncoder(
             )
         return images
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        # Embeddings are float32, whatever the images are.
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
     @property
     def _n_features_out(self):
         return self.backbone_.output_shape[-1]

@@ -205,6 +205,12 @@ class RotationPretext(TransformerMixin, ViewClassification):
         turns = quarter_turns(self.angles)
         return ops.stack([ops.rot90(images, n, axes=(1, 2)) for n in turns], axis=1)
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32", "uint8"]
+        return tags
+
     def _check_images(self, X, *, reset):
         turns = quarter_turns(self.angles)
         images = validate_images(self, X, image_shape=self.image_shape, reset=reset)

@@ -1,0 +1,69 @@
+import pytest
+from sklearn.base import is_classifier, is_regressor
+from sklearn.model_selection import StratifiedKFold, check_cv
+from sklearn.utils import get_tags
+from sklearn.utils.estimator_checks import (
+    check_classifiers_classes,
+    parametrize_with_checks,
+)
+
+from skssl import RotationPretext, SelfSupervisedClassifier, SelfSupervisedEncoder
+
+# The checks' flat rows have 2, 3, 4, 10, … features, which are no images: padding warns.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:X has .* features, which is no square image"),
+    pytest.mark.filterwarnings("ignore:Can't validate"),
+]
+
+
+def expected_failures(estimator):
+    if getattr(estimator, "unlabeled_label", None) == -1:
+        return {
+            "check_classifiers_classes": "-1 marks rows without a label and is no class"
+        }
+    return {}
+
+
+@parametrize_with_checks(
+    [
+        RotationPretext(),
+        SelfSupervisedEncoder(epochs=1),
+        SelfSupervisedClassifier(),
+    ],
+    expected_failed_checks=expected_failures,
+)
+def test_scikit_learns_checks(estimator, check):
+    check(estimator)
+
+
+def test_minus_one_is_a_class_like_any_other_where_nothing_marks_unlabelled_rows():
+    clf = SelfSupervisedClassifier(unlabeled_label=None)
+    check_classifiers_classes("SelfSupervisedClassifier", clf)
+
+
+@pytest.mark.parametrize(
+    "estimator", [RotationPretext(), SelfSupervisedEncoder(), SelfSupervisedClassifier()]
+)
+def test_tags_of_images(estimator):
+    tags = get_tags(estimator)
+    assert tags.input_tags.two_d_array  # else the checks would not run
+    assert tags.input_tags.three_d_array
+    assert not tags.input_tags.sparse
+    assert not tags.non_deterministic
+    assert not tags.no_validation
+    assert tags.transformer_tags is not None
+    classifies = isinstance(estimator, SelfSupervisedClassifier)
+    assert tags.target_tags.required == classifies
+    assert is_classifier(estimator) == classifies
+    assert not is_regressor(estimator)
+
+
+def test_tags_of_a_classifier():
+    clf = SelfSupervisedClassifier()
+    tags = get_tags(clf)
+    assert tags.estimator_type == "classifier"
+    assert tags.classifier_tags.multi_class
+    assert not tags.classifier_tags.multi_label
+    assert not tags.target_tags.multi_output
+    splitter = check_cv(3, [0, 1] * 6, classifier=is_classifier(clf))
+    assert isinstance(splitter, StratifiedKFold)
