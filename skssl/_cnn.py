@@ -28,6 +28,11 @@ def build_cnn(meta, filters=(32, 64), kernel_size=3, dense_units=128, dropout=0.
         Uncompiled network from images of shape (height, width, channels) to class
         probabilities. Its first layer standardises each channel.
 
+    See Also
+    --------
+    SelfSupervisedClassifier : Trains this network where no other is given.
+    scikeras.wrappers.KerasClassifier : Calls a build function.
+
     Examples
     --------
     >>> from skssl import build_cnn

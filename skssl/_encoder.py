@@ -73,8 +73,8 @@ class SelfSupervisedEncoder(
 ):
     """Transformer that learns an embedding of images without labels.
 
-    `fit` trains a network on a pretext task: which way up is this image? `transform`
-    returns what the network sees in an image, the output of its backbone.
+    `fit` trains a network on a pretext task: which way up is this image? [1]_
+    `transform` returns what the network sees in an image, the output of its backbone.
 
     Parameters
     ----------

@@ -121,6 +121,11 @@ class PretextDisplay(ImageGridDisplay):
         -------
         display : PretextDisplay
             The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If views are not views, or y_pred does not hold one label for each.
         """
         views, y_pred = np.asarray(views), np.asarray(y_pred)
         if views.ndim != 5 or y_pred.shape != views.shape[:2]:

@@ -199,7 +199,18 @@ class RotationPretext(TransformerMixin, ViewClassification):
         return views.reshape(-1, *views.shape[2:]), y_task
 
     def make_views(self, images):
-        """Turn a batch of images by every angle, as graph operations."""
+        """Turn a batch of images by every angle, as graph operations.
+
+        Parameters
+        ----------
+        images : tensor of shape (batch, height, width, channels)
+            Images.
+
+        Returns
+        -------
+        views : tensor of shape (batch, n_angles, height, width, channels)
+            View `k` is turned by `angles[k]`; same dtype as the images.
+        """
         from keras import ops
 
         turns = quarter_turns(self.angles)

@@ -13,10 +13,36 @@ class ViewClassification(PretextTask):
 
     @abstractmethod
     def make_views(self, images):
-        """Return all views, of shape (batch, n_views, height, width, channels)."""
+        """Make all views of each image, as graph operations.
+
+        Parameters
+        ----------
+        images : tensor of shape (batch, height, width, channels)
+            Images.
+
+        Returns
+        -------
+        views : tensor of shape (batch, n_views, height, width, channels)
+            Views in the order of their class indices.
+        """
 
     def make_batch(self, images, seed):
-        """Return the views as one batch, and the index of each as its target."""
+        """Make one batch of all views, and the index of each its target.
+
+        Parameters
+        ----------
+        images : tensor of shape (batch, height, width, channels)
+            Images.
+        seed : int32 tensor of shape (2,)
+            Ignored: the views are fixed.
+
+        Returns
+        -------
+        inputs : tensor of shape (batch * n_views, height, width, channels)
+            The views of the first image, then those of the second, and so on.
+        targets : tensor of shape (batch * n_views,)
+            The index of each view.
+        """
         from keras import ops
 
         views = self.make_views(images)
@@ -25,7 +51,20 @@ class ViewClassification(PretextTask):
         return inputs, targets
 
     def build_head(self, features, image_shape):
-        """Hang a softmax layer with one unit a view on the backbone."""
+        """Hang a softmax layer with one unit a view on the backbone.
+
+        Parameters
+        ----------
+        features : KerasTensor of shape (None, n_embedding)
+            The backbone's output.
+        image_shape : tuple of int
+            (height, width, channels) of the images; not needed here.
+
+        Returns
+        -------
+        outputs : KerasTensor of shape (None, n_views)
+            Probability of each view.
+        """
         from keras import layers
 
         # float32, so that the softmax is exact under a mixed precision policy too.
@@ -35,7 +74,15 @@ class ViewClassification(PretextTask):
         return head(features)
 
     def loss_and_metrics(self):
-        """Return the cross entropy, and the accuracy."""
+        """Name the cross entropy, and the accuracy.
+
+        Returns
+        -------
+        loss : str
+            "sparse_categorical_crossentropy".
+        metrics : list of str
+            "accuracy" alone.
+        """
         return "sparse_categorical_crossentropy", ["accuracy"]
 
 
@@ -57,5 +104,16 @@ class GivenViews(ViewClassification):
         return tuple(f"view {k}" for k in range(self.n_views))
 
     def make_views(self, images):
-        """Return the views as they are."""
+        """Return the views as they are.
+
+        Parameters
+        ----------
+        images : tensor of shape (batch, n_views, height, width, channels)
+            Ready views.
+
+        Returns
+        -------
+        views : tensor of shape (batch, n_views, height, width, channels)
+            The same.
+        """
         return images

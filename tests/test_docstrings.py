@@ -1,0 +1,209 @@
+import ast
+import inspect
+import itertools
+import re
+import textwrap
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import BaseEstimator
+
+import skssl
+from skssl import RotationPretext, SelfSupervisedClassifier, SelfSupervisedEncoder
+from skssl.pretext import PretextTask
+
+PUBLIC = {name: getattr(skssl, name) for name in skssl.__all__}
+PUBLIC["PretextTask"] = PretextTask
+
+# In the order in which numpydoc puts them.
+SECTIONS = (
+    "Parameters",
+    "Attributes",
+    "Returns",
+    "Yields",
+    "Raises",
+    "See Also",
+    "Notes",
+    "References",
+    "Examples",
+)
+# What rests on a paper.
+FROM_PAPERS = {"RotationPretext", "SelfSupervisedEncoder", "SelfSupervisedClassifier"}
+ENTRY = re.compile(r"(?P<names>\*{0,2}\w+(, \w+)*)( : (?P<kind>.*))?")
+
+
+def sections(documented):
+    """Part a docstring into a dict of its sections, each a list of lines."""
+    lines = (inspect.getdoc(documented) or "").splitlines()
+    starts = [k for k, line in enumerate(lines[1:]) if re.fullmatch("-{3,}", line)]
+    return {
+        lines[start]: lines[start + 2 : end]
+        for start, end in itertools.pairwise([*starts, len(lines)])
+    }
+
+
+def entries(lines):
+    """Return name to type of the entries of a section, each described."""
+    found = {}
+    for k, line in enumerate(lines):
+        if line and not line.startswith(" "):
+            match = ENTRY.fullmatch(line)
+            assert match, f"no entry: {line!r}"
+            assert lines[k + 1].startswith("    "), f"{line!r} is not described"
+            for name in match["names"].split(", "):
+                assert name not in found
+                found[name] = match["kind"] or ""
+    return found
+
+
+def documented_default(kind):
+    """Return the default that a type line tells, `empty` where it tells none."""
+    match = re.search(r"\bdefault=(.*)$", kind)
+    return ast.literal_eval(match[1]) if match else inspect.Parameter.empty
+
+
+def check_parameters(function, lines, skip=0):
+    """Hold names, order and defaults against the signature."""
+    documented = entries(lines)
+    parameters = list(inspect.signature(function).parameters.values())[skip:]
+    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    names = [stars.get(x.kind, "") + x.name for x in parameters]
+    assert list(documented) == names
+    for parameter, kind in zip(parameters, documented.values(), strict=True):
+        if kind == "None":  # ignored, and there for compatibility
+            assert parameter.default is None
+            continue
+        default = documented_default(kind)
+        assert type(default) is type(parameter.default), parameter.name
+        assert default == parameter.default, parameter.name
+
+
+def public_methods():
+    """Yield the public methods that skssl itself writes, once each."""
+    seen = set()
+    for class_name, cls in PUBLIC.items():
+        for name, method in inspect.getmembers(cls, callable) if is_class(cls) else ():
+            function = inspect.unwrap(getattr(method, "__func__", method))
+            if (
+                not name.startswith("_")
+                and inspect.isfunction(function)
+                and function.__module__.startswith("skssl.")
+                and function not in seen
+            ):
+                seen.add(function)
+                yield pytest.param(method, function, id=f"{class_name}.{name}")
+
+
+def is_class(documented):
+    return inspect.isclass(documented)
+
+
+def raised(function):
+    """Return the names of the exceptions that a function's own lines raise."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    calls = (node.exc for node in ast.walk(tree) if isinstance(node, ast.Raise))
+    return {x.func.id for x in calls if isinstance(x, ast.Call)}
+
+
+def check_sections(found):
+    assert set(found) <= set(SECTIONS)
+    assert list(found) == [x for x in SECTIONS if x in found]
+    for name, lines in found.items():
+        assert any(map(str.strip, lines)), f"{name} is empty"
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_are_documented_whole(name):
+    found = sections(PUBLIC[name])
+    check_sections(found)
+    assert {"See Also", "Examples"} <= set(found)
+    assert any(line.startswith(">>> ") for line in found["Examples"])
+    if name in FROM_PAPERS:
+        assert any("arXiv:" in line for line in found["References"])
+        assert "[1]_" in inspect.getdoc(PUBLIC[name])
+    if is_class(PUBLIC[name]):
+        parameters = inspect.signature(PUBLIC[name]).parameters
+        assert ("Parameters" in found) == bool(parameters)
+        if parameters:
+            check_parameters(PUBLIC[name], found["Parameters"])
+    else:
+        assert "Returns" in found
+        check_parameters(PUBLIC[name], found["Parameters"])
+        assert raised(PUBLIC[name]) <= set(entries(found.get("Raises", [])))
+
+
+@pytest.mark.parametrize(("method", "function"), list(public_methods()))
+def test_public_methods_are_documented_whole(method, function):
+    found = sections(method)
+    check_sections(found)
+    bound = not inspect.ismethod(method)  # a class method shows no cls
+    parameters = list(inspect.signature(method).parameters)[bound:]
+    assert ("Parameters" in found) == bool(parameters)
+    if parameters:
+        check_parameters(method, found["Parameters"], skip=bound)
+    source = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    nodes = list(ast.walk(source))
+    gives = any(isinstance(x, ast.Return) and x.value is not None for x in nodes)
+    yields = any(isinstance(x, ast.Yield) for x in nodes)
+    abstract = getattr(function, "__isabstractmethod__", False)
+    assert ("Returns" in found) == (gives or abstract)
+    assert ("Yields" in found) == yields
+    assert raised(function) <= set(entries(found.get("Raises", [])))
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if is_class(PUBLIC[name])])
+def test_properties_are_described(name):
+    for key, value in inspect.getmembers(PUBLIC[name], inspect.isdatadescriptor):
+        if isinstance(value, property) and not key.startswith("_"):
+            assert inspect.getdoc(value), key
+
+
+def fitted_attributes(estimator):
+    return {x for x in vars(estimator) if x.endswith("_") and not x.startswith("_")}
+
+
+def test_fit_sets_the_attributes_that_are_documented(digits, quick):
+    X, y = digits[0][:40].reshape(40, -1), digits[1][:40]
+    X = pd.DataFrame(X, columns=[f"pixel{k}" for k in range(64)])
+    estimators = [
+        RotationPretext(),
+        SelfSupervisedEncoder(quick(), epochs=1),
+        SelfSupervisedClassifier(quick(), pretrain_epochs=1),
+        SelfSupervisedClassifier(quick(), pretrain_epochs=0),
+    ]
+    for estimator in estimators:
+        documented = entries(sections(type(estimator))["Attributes"])
+        assert fitted_attributes(estimator) == set()
+        estimator.fit(X, y)
+        assert fitted_attributes(estimator) == set(documented)
+        estimator.fit(np.asarray(X), y)
+        assert fitted_attributes(estimator) == set(documented) - {"feature_names_in_"}
+
+
+def test_displays_set_the_attributes_that_are_documented():
+    import matplotlib.pyplot as plt
+
+    images, labels = np.zeros((2, 4, 4, 1)), ["a", "b"]
+    displays = [
+        skssl.PretextDisplay(images, labels, labels),
+        skssl.PredictionDisplay(images, labels, labels),
+        skssl.TrainingCurveDisplay({"pretraining": {"loss": [1.0]}}),
+        skssl.EmbeddingDisplay(np.zeros((2, 2)), labels),
+    ]
+    shown = {x for x in PUBLIC.values() if is_class(x) and hasattr(x, "plot")}
+    assert shown == set(map(type, displays))
+    for display in displays:
+        assert fitted_attributes(display) == set()
+        documented = entries(sections(type(display))["Attributes"])
+        assert fitted_attributes(display.plot()) == set(documented)
+        plt.close(display.figure_)
+
+
+def test_every_estimator_is_held_against_its_attributes():
+    estimators = {
+        name
+        for name, x in PUBLIC.items()
+        if is_class(x) and issubclass(x, BaseEstimator)
+    }
+    assert estimators == FROM_PAPERS | {"PretextTask"}
