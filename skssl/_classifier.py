@@ -276,7 +276,12 @@ class SelfSupervisedClassifier(
         from ._training import finetune
 
         epochs = len(next(iter(self.finetune_history_.values()), ()))
-        before = network.classifier.get_weights()
+        optimizer = getattr(network.classifier, "optimizer", None)  # none at first
+        variables = [
+            *network.classifier.variables,
+            *getattr(optimizer, "variables", ()),
+        ]
+        before = list(map(np.asarray, variables))
         try:
             history = finetune(
                 network,
@@ -289,7 +294,8 @@ class SelfSupervisedClassifier(
                 only_epoch=epochs,
             )
         except BaseException:  # an interruption, too
-            network.classifier.set_weights(before)
+            for variable, value in zip(variables, before, strict=True):
+                variable.assign(value)
             raise
         self._network, self.model_ = network, network.model
         self.finetune_history_ = _joined(self.finetune_history_, history)

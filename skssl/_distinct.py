@@ -51,7 +51,8 @@ def distinct_images(images, rows, chunk_values=2**22):
     for start in range(0, len(rows), step):
         chunk = load_batch(_read(images, rows[start : start + step]))
         digests = _digests(chunk)
-        new = [k for k, digest in enumerate(digests) if digest not in seen]
+        earliest = {digest: k for k, digest in reversed(list(enumerate(digests)))}
+        new = sorted(k for digest, k in earliest.items() if digest not in seen)
         seen.update(digests)
         if new:
             scaler.partial_fit(chunk[new].reshape(-1, channels).astype(np.float64))

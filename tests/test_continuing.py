@@ -1,0 +1,294 @@
+import pickle
+
+import keras
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import skssl._training
+from skssl import SelfSupervisedClassifier
+
+N_TRAIN = 150
+
+
+@pytest.fixture(scope="module")
+def train(digits):
+    return digits[0][:N_TRAIN], digits[1][:N_TRAIN]
+
+
+@pytest.fixture(scope="module")
+def later(digits):
+    """Rows that come after the first ones."""
+    return digits[0][N_TRAIN:300], digits[1][N_TRAIN:300]
+
+
+@pytest.fixture(scope="module")
+def once_fitted(train, quick):
+    clf = SelfSupervisedClassifier(quick(), pretrain_epochs=1, random_state=0)
+    return clf.fit(*train)
+
+
+@pytest.fixture
+def started(once_fitted):
+    """Return a copy of the fitted classifier, free to be trained further."""
+    return pickle.loads(pickle.dumps(once_fitted))
+
+
+def weights_of(model):
+    return [weight.copy() for weight in model.get_weights()]
+
+
+def assert_same_weights(model, expected):
+    for weight, other in zip(model.get_weights(), expected, strict=True):
+        assert_array_equal(weight, other)
+
+
+# partial_fit
+
+
+def test_partial_fit_goes_on_from_fit(started, later, digits):
+    X_test, y_test = digits[0][300:], digits[1][300:]
+    before, first_score = dict(vars(started)), started.score(X_test, y_test)
+    pretrained = weights_of(started.encoder_.backbone_)
+    for n_calls in range(1, 13):
+        assert started.partial_fit(*later) is started
+        assert len(started.finetune_history_["loss"]) == 2 + n_calls
+    assert started.score(X_test, y_test) > max(first_score, 0.6)
+    losses = started.finetune_history_["loss"]
+    assert losses[:2] == before["finetune_history_"]["loss"]
+    assert losses[-1] < losses[2] < losses[0]
+    assert started.encoder_ is before["encoder_"]
+    assert_same_weights(started.encoder_.backbone_, pretrained)
+    assert_array_equal(started.classes_, before["classes_"])
+
+
+def test_calls_of_partial_fit_are_epochs_of_fit(train, quick):
+    params = {"pretrain_epochs": 1, "random_state": 0}
+    whole = SelfSupervisedClassifier(quick(epochs=3), **params).fit(*train)
+    by_epoch = SelfSupervisedClassifier(quick(), **params)
+    for _ in range(3):
+        by_epoch.partial_fit(*train, classes=range(10))
+    assert by_epoch.finetune_history_ == whole.finetune_history_
+    assert by_epoch.pretrain_history_ == whole.pretrain_history_
+    assert_same_weights(by_epoch.model_, whole.model_.get_weights())
+
+
+def test_the_first_call_of_partial_fit_names_classes_that_come_later(digits, quick):
+    X, y = digits
+    few, all_of_them = y < 5, y < 10
+    clf = SelfSupervisedClassifier(quick(), pretrain_epochs=0, random_state=0)
+    with pytest.raises(ValueError, match="first call of partial_fit needs classes="):
+        clf.partial_fit(X[few], y[few])
+    assert not hasattr(clf, "classes_")
+    clf.partial_fit(X[few], y[few], classes=np.arange(9, -1, -1))
+    assert_array_equal(clf.classes_, np.arange(10))
+    assert clf.predict_proba(X[:3]).shape == (3, 10)
+    assert clf.encoder_ is None
+    for _ in range(12):
+        clf.partial_fit(X[all_of_them], y[all_of_them], classes=range(10))
+    assert clf.score(X[~few], y[~few]) > 0.6
+
+
+def test_partial_fit_goes_on_after_pickling(once_fitted, started, later):
+    again = pickle.loads(pickle.dumps(once_fitted))
+    started.partial_fit(*later)
+    again.partial_fit(*later)
+    assert_same_weights(again.model_, started.model_.get_weights())
+    loaded = pickle.loads(pickle.dumps(again))
+    assert_same_weights(loaded.model_, again.model_.get_weights())
+    loaded.partial_fit(*later)
+    losses = loaded.finetune_history_["loss"]
+    assert len(losses) == 4
+    assert losses[3] < losses[2]
+
+
+def test_unlabelled_rows_are_passed_over_in_partial_fit(once_fitted, later):
+    X, y = later
+    y = np.where(np.arange(len(y)) % 3 == 0, -1, y)
+    every, labelled = (pickle.loads(pickle.dumps(once_fitted)) for _ in range(2))
+    every.partial_fit(X, y)
+    labelled.partial_fit(X[y != -1], y[y != -1])
+    assert_same_weights(every.model_, labelled.model_.get_weights())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda X, y: (X, y + 1), r"among the classes \[0, 1.*got \[10\]"),
+        (lambda X, y: (X, y, range(9)), "are not those of the first call"),
+        (lambda X, y: (X[:, :7, :7], y), r"\(7, 7, 1\).*fitted on"),
+        (lambda X, y: (X, y[1:]), "inconsistent numbers of samples"),
+        (lambda X, y: (X, np.full_like(y, -1)), "no labelled row"),
+        (lambda X, y: (X, y, None, np.full(len(y), -1.0)), "(?i)negative"),
+    ],
+)
+def test_a_refused_partial_fit_changes_nothing(change, message, once_fitted, later):
+    before, weights = dict(vars(once_fitted)), weights_of(once_fitted.model_)
+    with pytest.raises(ValueError, match=message):
+        once_fitted.partial_fit(*change(*later))
+    assert vars(once_fitted) == before
+    assert_same_weights(once_fitted.model_, weights)
+
+
+def test_a_partial_fit_that_diverges_changes_nothing(started, later):
+    before, weights = dict(vars(started)), weights_of(started.model_)
+    started.set_params(estimator__optimizer__learning_rate=1e30)
+    with pytest.raises(FloatingPointError, match="diverged"):
+        started.partial_fit(*later)
+    assert vars(started) == before
+    assert_same_weights(started.model_, weights)
+
+
+def test_an_interrupted_partial_fit_changes_nothing(
+    once_fitted, started, later, monkeypatch
+):
+    spared = pickle.loads(pickle.dumps(once_fitted))
+    for clf in (spared, started):
+        clf.partial_fit(*later)
+    before, weights = dict(vars(started)), weights_of(started.model_)
+    with monkeypatch.context() as patch:
+        run = skssl._training._run
+
+        def interrupted(*args, **kwargs):
+            run(*args, **kwargs)
+            raise KeyboardInterrupt
+
+        patch.setattr(skssl._training, "_run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            started.partial_fit(*later)
+    assert vars(started) == before
+    assert_same_weights(started.model_, weights)
+    for clf in (spared, started):  # the optimizer is where it was, too
+        clf.partial_fit(*later)
+    assert_same_weights(started.model_, spared.model_.get_weights())
+
+
+# warm_start
+
+
+def test_warm_start_goes_on_with_both_stages(started, train):
+    pretrained = weights_of(started.encoder_.backbone_)
+    first = started.encoder_, started.model_
+    histories = started.pretrain_history_, started.finetune_history_
+    started.set_params(warm_start=True, estimator__epochs=3).fit(*train)
+    pretraining, finetuning = started.pretrain_history_, started.finetune_history_
+    assert len(pretraining["loss"]) == 2
+    assert len(finetuning["loss"]) == 5
+    assert pretraining["loss"][:1] == histories[0]["loss"]
+    assert finetuning["accuracy"][:2] == histories[1]["accuracy"]
+    assert pretraining["loss"][1] < pretraining["loss"][0]
+    assert finetuning["loss"][2] < finetuning["loss"][0]
+    assert finetuning["loss"][4] < finetuning["loss"][1]
+    assert started.encoder_.history_ == pretraining
+    assert started.model_ is not first[1]
+    assert_same_weights(first[0].backbone_, pretrained)
+
+
+def test_warm_start_without_pretraining_keeps_the_encoder(started, train, digits):
+    encoder, history = started.encoder_, started.pretrain_history_
+    started.set_params(warm_start=True, pretrain_epochs=0, estimator__epochs=15)
+    started.fit(*train)
+    assert started.encoder_ is encoder
+    assert started.pretrain_history_ == history
+    assert len(started.finetune_history_["loss"]) == 17
+    assert started.score(digits[0][300:], digits[1][300:]) > 0.6
+    started.set_params(warm_start=False).fit(*train)
+    assert started.encoder_ is None
+
+
+@pytest.mark.parametrize(
+    ("params", "change", "message"),
+    [
+        ({}, lambda X, y: (X[y < 9], y[y < 9]), "same classes and shape.*Fit a clone"),
+        ({}, lambda X, y: (X[:, 1:7, 1:7], y), r"\(8, 8, 1\), got .*\(6, 6, 1\)"),
+        (
+            {"estimator__model__dense_units": 8},
+            lambda X, y: (X, y),
+            "builds another network",
+        ),
+    ],
+)
+def test_warm_start_refuses_what_does_not_go_on(
+    params, change, message, started, train
+):
+    started.set_params(warm_start=True, **params)
+    before, weights = dict(vars(started)), weights_of(started.model_)
+    with pytest.raises(ValueError, match=message):
+        started.fit(*change(*train))
+    assert vars(started) == before
+    assert_same_weights(started.model_, weights)
+
+
+# Callbacks
+
+
+def too_fast_later(epoch):
+    return 0.02 if epoch < 4 else 3.0
+
+
+def test_early_stopping_restores_the_best_weights(train, quick):
+    schedule = keras.callbacks.LearningRateScheduler(too_fast_later)
+    stopping = keras.callbacks.EarlyStopping(
+        "loss", patience=2, restore_best_weights=True
+    )
+    params = {"pretrain_epochs": 0, "random_state": 0}
+    clf = SelfSupervisedClassifier(
+        quick(callbacks=[schedule, stopping], epochs=20), **params
+    ).fit(*train)
+    losses = clf.finetune_history_["loss"]
+    assert np.argmin(losses) == 3
+    assert len(losses) == 6
+    assert clf.finetune_history_["learning_rate"] == pytest.approx([0.02] * 4 + [3] * 2)
+    best = SelfSupervisedClassifier(quick(callbacks=[schedule], epochs=4), **params)
+    assert_same_weights(clf.model_, best.fit(*train).model_.get_weights())
+    assert stopping.model is None
+    assert stopping.best_weights is None
+
+
+def test_a_learning_rate_schedule_is_that_of_the_optimizer(train, quick):
+    still = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.0, 0.0])
+    wrapper = quick(optimizer="sgd", optimizer__learning_rate=still)
+    clf = SelfSupervisedClassifier(wrapper, pretrain_epochs=1, random_state=0)
+    clf.fit(*train)
+    assert_same_weights(
+        clf.model_.get_layer("backbone"), clf.encoder_.backbone_.get_weights()
+    )
+
+
+class Watching(keras.callbacks.Callback):
+    """Stops after three epochs, and keeps what it saw."""
+
+    instances = []  # of all copies
+
+    def __init__(self):
+        super().__init__()
+        self.n_batches = 0
+
+    def on_train_begin(self, logs=None):
+        self.instances.append(self)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.n_batches += 1
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = epoch == 2
+
+
+def test_each_fit_has_its_own_copy_of_a_users_callback(train, quick):
+    watching = Watching()
+    clf = SelfSupervisedClassifier(
+        quick(callbacks=[watching], epochs=9), pretrain_epochs=1, random_state=0
+    )
+    Watching.instances.clear()
+    for _ in range(2):
+        clf.fit(*train)
+        assert len(clf.pretrain_history_["loss"]) == 1
+        assert len(clf.finetune_history_["loss"]) == 3
+    assert len(Watching.instances) == 2  # fine-tuning alone, once a fit
+    assert len({*map(id, Watching.instances), id(watching)}) == 3
+    assert [x.n_batches for x in Watching.instances] == [15, 15]
+    assert watching.n_batches == 0
+    assert watching.model is None
+    clf.partial_fit(*train)
+    assert len(Watching.instances) == 2
+    assert len(clf.finetune_history_["loss"]) == 4
