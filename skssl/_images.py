@@ -256,9 +256,8 @@ def _images_from_rows(X, image_shape):
 def _check_same_shape(images, image_shape):
     if image_shape is not None and images.shape[-3:] != (*image_shape, 1)[:3]:
         raise ValueError(
-            f"image_shape={image_shape} does not match the images in X, of shape "
-            f"{images.shape[-3:]}. image_shape is needed for flat rows only: "
-            "correct it or leave it out."
+            f"image_shape={image_shape} does not match X, got images of shape "
+            f"{images.shape[-3:]}. Give image_shape for flat rows only, or correct it."
         )
 
 
