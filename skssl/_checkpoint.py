@@ -32,6 +32,19 @@ def fingerprint(*parts):
     return total.hexdigest()
 
 
+def callback_state(callback):
+    """Return the attributes of a Keras callback that can be kept, by name."""
+    kept = {}
+    for name, value in vars(callback).items():
+        try:
+            if name != "_model":
+                pickle.dumps(value)
+                kept[name] = value
+        except Exception:  # noqa: S112  an open file, a lock: nothing to go on from
+            continue
+    return kept
+
+
 def pack(state):
     """Return a state as bytes that begin with their checksum."""
     data = pickle.dumps(state)

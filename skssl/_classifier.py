@@ -18,7 +18,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from ._checkpoint import Checkpoint, fingerprint
+from ._checkpoint import Checkpoint, callback_state, fingerprint
 from ._distinct import distinct_images, merge_equal_rows
 from ._encoder import MAX_SEED, SelfSupervisedEncoder, fitted_pretext
 from ._images import validate_images
@@ -400,14 +400,17 @@ class SelfSupervisedClassifier(
                     "give both the same estimator, or the classifier none."
                 ) from error
         if self.checkpoint_dir is not None and only_epoch is None:
-            settings = network.fit_kwargs
+            callbacks = network.fit_kwargs["callbacks"]
             key = fingerprint(
                 distinct.digest,
                 rows,
                 targets,
                 np.zeros(0) if weights is None else weights,
-                [finetune_seed, {**settings, "callbacks": None}],
-                joblib.hash(settings["callbacks"]),
+                [finetune_seed, {**network.fit_kwargs, "callbacks": None}],
+                [
+                    [type(x).__qualname__, joblib.hash(callback_state(x))]
+                    for x in callbacks
+                ],
                 *describe(network.classifier, network.compile_kwargs),
             )
             checkpoints.append(Checkpoint(self.checkpoint_dir, "fine-tuning", key))

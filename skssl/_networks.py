@@ -8,6 +8,7 @@ better.
 
 import contextlib
 import itertools
+import json
 import math
 import os
 import random
@@ -351,22 +352,23 @@ def describe(model, compile_kwargs):
     Returns
     -------
     parts : list of str, dict and ndarray
-        Architecture, optimizer, loss and the like, versions, then every weight.
+        Architecture and settings, versions, precision, then every weight.
     """
-    config = model.to_json()
-    # Keras numbers its layers through the whole process: number them from here on.
+    settings = {
+        key: keras.saving.serialize_keras_object(value)
+        for key, value in compile_kwargs.items()
+    }
+    config = [json.loads(model.to_json()), settings]
+    config = json.dumps(config, sort_keys=True, default=str)
+    # Keras numbers its objects through the whole process: number them from here on.
     names = dict.fromkeys(re.findall(r'"name": "([^"]+)"', config))
     numbers = defaultdict(itertools.count)
     for name in names:
         base = re.sub(r"_\d+$", "", name)
         config = config.replace(f'"{name}"', f'"{base}#{next(numbers[base])}"')
-    settings = {
-        key: keras.saving.serialize_keras_object(value)
-        for key, value in compile_kwargs.items()
-    }
     versions = {x: version(x) for x in ("skssl", "keras", "tensorflow", "numpy")}
     policy = keras.config.dtype_policy().name
-    return [config, settings, versions, policy, *map(np.asarray, model.variables)]
+    return [config, versions, policy, *map(np.asarray, model.variables)]
 
 
 def _compile_kwargs(wrapper):

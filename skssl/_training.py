@@ -9,13 +9,13 @@ that an epoch can be repeated exactly.
 
 import itertools
 import math
-import pickle
 
 import keras
 import numpy as np
 import tensorflow as tf
 from sklearn.model_selection import train_test_split
 
+from ._checkpoint import callback_state
 from ._images import load_batch
 from ._networks import check_process, finetune_schedule, seeded, split_frozen
 
@@ -110,7 +110,7 @@ class _Progress(keras.callbacks.Callback):
         for callback, attributes in zip(
             self.callbacks, self.state["callbacks"], strict=True
         ):
-            vars(callback).update(pickle.loads(attributes))
+            vars(callback).update(attributes)
 
     def on_epoch_end(self, epoch, logs=None):
         """Keep the state of the training."""
@@ -125,25 +125,12 @@ class _Progress(keras.callbacks.Callback):
                 "stopped": self.model.stop_training,
                 "history": self.history,
                 "values": [np.asarray(variable) for variable in self._variables()],
-                "callbacks": [_attributes(callback) for callback in self.callbacks],
+                "callbacks": [callback_state(callback) for callback in self.callbacks],
             }
             self.checkpoint.write(state)
 
     def _variables(self):
         return [*self.model.variables, *self.model.optimizer.variables]
-
-
-def _attributes(callback):
-    """Return the attributes of a callback, but the model, as bytes."""
-    kept = {}
-    for name, value in vars(callback).items():
-        try:
-            if name != "_model":
-                pickle.dumps(value)
-                kept[name] = value
-        except Exception:  # noqa: S112  an open file, a lock: nothing to go on from
-            continue
-    return pickle.dumps(kept)
 
 
 def _diverged(stage, what, epoch):

@@ -1,0 +1,73 @@
+"""A fit for tests to kill: killed_fit.py CHECKPOINT_FOLDER RESULT.
+
+The variables KILL_AFTER_WRITES and KILL_WHILE_WRITING say before or in which
+checkpoint this process kills itself.
+"""
+
+import os
+import signal
+import sys
+
+import keras
+import numpy as np
+from scikeras.wrappers import KerasClassifier
+from sklearn.datasets import load_digits
+
+import skssl._checkpoint
+from skssl import SelfSupervisedClassifier, build_cnn
+
+
+def kill_at_a_write():
+    """Make this process kill itself as its environment says."""
+    after = int(os.environ.get("KILL_AFTER_WRITES", -1))
+    during = int(os.environ.get("KILL_WHILE_WRITING", -1))
+    pack, replace = skssl._checkpoint.pack, os.replace
+    n_writes = 0
+
+    def pack_or_die(state):
+        nonlocal n_writes
+        if n_writes == after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        n_writes += 1
+        return pack(state)
+
+    def replace_or_die(source, target):
+        if n_writes == during:  # all is written, but under the temporary name
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
+
+    skssl._checkpoint.pack, os.replace = pack_or_die, replace_or_die
+
+
+def main(folder, result):
+    """Fit with checkpoints in a folder, then save all weights and histories."""
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:200], np.where(np.arange(200) < 100, y[:200], -1)
+    callbacks = [
+        keras.callbacks.EarlyStopping("loss", patience=2, restore_best_weights=True),
+        keras.callbacks.ReduceLROnPlateau("loss", patience=1),
+    ]
+    wrapper = KerasClassifier(
+        build_cnn,
+        model__filters=(4,),
+        model__dropout=0.3,
+        optimizer="adam",
+        epochs=6,
+        callbacks=callbacks,
+    )
+    clf = SelfSupervisedClassifier(
+        wrapper, pretrain_epochs=4, checkpoint_dir=folder, random_state=0
+    )
+    clf.fit(X, y)
+    np.savez(
+        result,
+        *clf.model_.get_weights(),
+        *clf.encoder_.pretext_model_.get_weights(),
+        *clf.pretrain_history_.values(),
+        *clf.finetune_history_.values(),
+    )
+
+
+if __name__ == "__main__":
+    kill_at_a_write()
+    main(*sys.argv[1:])

@@ -1,0 +1,347 @@
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import joblib
+import keras
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+
+import skssl._encoder
+from skssl import RotationPretext, SelfSupervisedClassifier, SelfSupervisedEncoder
+from skssl._checkpoint import Checkpoint, cached, fingerprint, pack, unpack
+
+SCRIPT = Path(__file__).with_name("killed_fit.py")
+
+
+@pytest.fixture
+def pretrainings(monkeypatch):
+    """Return a list that grows by one at each pretraining that is really done."""
+    import skssl._training
+
+    done = []
+    pretrain = skssl._training.pretrain
+
+    def counted(*args, **kwargs):
+        done.append(True)
+        return pretrain(*args, **kwargs)
+
+    monkeypatch.setattr(skssl._training, "pretrain", counted)
+    return done
+
+
+def weights(model):
+    return np.concatenate([weight.ravel() for weight in model.get_weights()])
+
+
+# Fingerprints and files
+
+
+def test_a_fingerprint_tells_all_its_parts_apart():
+    base = [np.arange(3), "text", {"b": 1, "a": None}]
+    assert fingerprint(*base) == fingerprint(np.arange(3), "text", {"a": None, "b": 1})
+    others = [
+        [np.arange(4), *base[1:]],
+        [np.arange(3.0), *base[1:]],
+        [np.arange(3)[:, None], *base[1:]],
+        [base[0], "texts", base[2]],
+        [*base[:2], {"b": 2, "a": None}],
+        base[:2],
+    ]
+    assert len({fingerprint(*parts) for parts in [base, *others]}) == len(others) + 1
+
+
+def test_damaged_bytes_are_not_unpacked():
+    packed = pack({"values": np.arange(5)})
+    assert_array_equal(unpack(packed)["values"], np.arange(5))
+    for position in [0, 31, 32, len(packed) - 1]:
+        damaged = bytearray(packed)
+        damaged[position] ^= 1
+        assert unpack(bytes(damaged)) is None
+    assert unpack(packed[:-1]) is None
+    assert unpack(b"") is None
+
+
+# Checkpoints
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-9], lambda data: bytes(len(data))]
+)
+def test_a_damaged_checkpoint_is_set_aside(damage, tmp_path):
+    checkpoint = Checkpoint(tmp_path, "pretraining", "abc")
+    checkpoint.write({"epoch": 1})
+    assert checkpoint.read() == {"epoch": 1}
+    path = Path(checkpoint.path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.warns(
+        RuntimeWarning, match="damaged and set aside as .*pretraining st"
+    ):
+        assert checkpoint.read() is None
+    assert [x.suffix for x in tmp_path.iterdir()] == [".damaged"]
+    assert checkpoint.read() is None
+
+
+def test_a_checkpoint_of_another_training_is_not_used(few_labels, quick, tmp_path):
+    X, y = few_labels
+    Checkpoint(tmp_path, "pretraining", "other").write({"epoch": 1})
+    encoder = SelfSupervisedEncoder(
+        quick(), epochs=1, checkpoint_dir=tmp_path, random_state=0
+    )
+    with pytest.warns(RuntimeWarning, match="other trainings .*which are not used"):
+        encoder.fit(X)
+    assert [x.name for x in tmp_path.iterdir()] == ["pretraining-other.checkpoint"]
+    expected = clone(encoder).set_params(checkpoint_dir=None).fit(X)
+    assert_array_equal(encoder.transform(X), expected.transform(X))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pretext": RotationPretext((0, 180))},
+        {"random_state": 1},
+        {"epochs": 3},
+        {"batch_size": 32},
+        {"estimator__optimizer__learning_rate": 0.02},
+        {"estimator__model__filters": (5,)},
+    ],
+)
+def test_every_parameter_is_in_the_fingerprint(change, few_labels, quick, monkeypatch):
+    keys = []
+
+    class Stop(Exception):
+        pass
+
+    def stop(memory, key, train):
+        keys.append(key)
+        raise Stop
+
+    monkeypatch.setattr(skssl._encoder, "cached", stop)
+    X, _ = few_labels
+    encoder = SelfSupervisedEncoder(quick(), epochs=2, memory="never", random_state=0)
+    for variant, images in [
+        (encoder, X),
+        (clone(encoder), X[::-1]),  # the same images
+        (clone(encoder).set_params(**change), X),
+        (clone(encoder), X[1:]),
+        (clone(encoder), X.astype(np.uint8)),
+    ]:
+        with pytest.raises(Stop):
+            variant.fit(images)
+    assert keys[0] == keys[1]
+    assert len(set(keys[1:])) == 4
+
+
+def run_script(tmp_path, *, expect=0, **variables):
+    command = [sys.executable, SCRIPT, tmp_path / "folder", tmp_path / "result.npz"]
+    environment = {**os.environ, **{k: str(v) for k, v in variables.items()}}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == expect, done.stderr
+    return done
+
+
+def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path):
+    run_script(tmp_path)
+    with np.load(tmp_path / "result.npz") as file:
+        expected = dict(file)
+    (tmp_path / "result.npz").unlink()
+    assert os.listdir(tmp_path / "folder") == []  # a finished fit cleans up
+    # Killed while pretraining, while writing, and while fine-tuning.
+    for variables in [
+        {"KILL_AFTER_WRITES": 2},
+        {"KILL_WHILE_WRITING": 1},
+        {"KILL_AFTER_WRITES": 4},
+    ]:
+        run_script(tmp_path, expect=-signal.SIGKILL, **variables)
+        assert os.listdir(tmp_path / "folder") != []
+    done = run_script(tmp_path)
+    assert done.stderr == "" or "Warning" not in done.stderr
+    with np.load(tmp_path / "result.npz") as file:
+        assert sorted(file) == sorted(expected)
+        for name in expected:
+            assert_array_equal(file[name], expected[name])
+    assert os.listdir(tmp_path / "folder") == []
+
+
+def test_an_interrupted_fit_changes_nothing_and_goes_on(few_labels, quick, tmp_path):
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1 and tmp_path.joinpath("armed").exists():
+                signal.raise_signal(signal.SIGINT)
+
+    X, y = few_labels
+    clf = SelfSupervisedClassifier(
+        quick(epochs=3, callbacks=[Interrupt()]),
+        pretrain_epochs=1,
+        checkpoint_dir=tmp_path / "folder",
+        random_state=0,
+    ).fit(X, y)
+    before = dict(vars(clf))
+    expected = weights(clf.model_)
+    (tmp_path / "armed").touch()
+    with pytest.raises(KeyboardInterrupt):
+        clf.fit(X, y)
+    assert all(vars(clf)[name] is before[name] for name in before)
+    assert_array_equal(weights(clf.model_), expected)
+    assert len(os.listdir(tmp_path / "folder")) == 2
+    (tmp_path / "armed").unlink()
+    assert_array_equal(weights(clf.fit(X, y).model_), expected)
+    assert len(clf.finetune_history_["loss"]) == 3
+
+
+def test_training_goes_on_where_no_checkpoint_can_be_written(
+    few_labels, quick, tmp_path
+):
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    encoder = SelfSupervisedEncoder(
+        quick(), epochs=3, checkpoint_dir=blocked, random_state=0
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        encoder.fit(few_labels[0])
+    messages = [str(w.message) for w in caught if w.category is RuntimeWarning]
+    written = [m for m in messages if "No checkpoint can be written" in m]
+    assert len(written) == 1
+    assert len(encoder.history_["loss"]) == 3
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
+    checkpoint = Checkpoint(tmp_path, "pretraining", "abc")
+    checkpoint.write({"epoch": 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.warns(RuntimeWarning, match="No checkpoint can be .* too large"):
+            checkpoint.write({"epoch": 2, "values": np.arange(10_000)})
+        checkpoint.write({"epoch": 3, "values": np.arange(10_000)})  # said once
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert checkpoint.read() == {"epoch": 1}
+    assert len(os.listdir(tmp_path)) == 1
+
+
+def test_a_vanished_folder_is_made_again(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "folder", "pretraining", "abc")
+    checkpoint.write({"epoch": 1})
+    os.remove(checkpoint.path)
+    os.rmdir(checkpoint.folder)
+    checkpoint.write({"epoch": 2})
+    assert checkpoint.read() == {"epoch": 2}
+
+
+def test_a_callback_that_cannot_be_pickled_does_no_harm(few_labels, quick, tmp_path):
+    class WithFile(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.file = open(os.devnull)
+
+        def on_train_end(self, logs=None):
+            self.file.close()
+
+    X, y = few_labels
+    clf = SelfSupervisedClassifier(
+        quick(callbacks=[WithFile()]),
+        pretrain_epochs=0,
+        checkpoint_dir=tmp_path,
+        random_state=0,
+    ).fit(X, y)
+    assert len(clf.finetune_history_["loss"]) == 2
+
+
+# The cache of finished pretraining
+
+
+def test_the_same_pretraining_is_done_once(few_labels, quick, tmp_path, pretrainings):
+    X, y = few_labels
+    clf = SelfSupervisedClassifier(
+        quick(), pretrain_epochs=1, memory=tmp_path, random_state=0
+    )
+    first = clf.fit(X, y).predict_proba(X)
+    second = clone(clf).set_params(memory=joblib.Memory(str(tmp_path), verbose=0))
+    assert_array_equal(second.fit(X, y).predict_proba(X), first)
+    assert second.pretrain_history_ == clf.pretrain_history_
+    assert_array_equal(second.predict_pretext(X), clf.predict_pretext(X))
+    clone(clf).set_params(frozen_layers="all", class_weight="balanced").fit(X, y)
+    assert len(pretrainings) == 1
+    clone(clf).fit(X[1:], y[1:])
+    assert len(pretrainings) == 2
+    plain = clone(clf).set_params(memory=None).fit(X, y)
+    assert_array_equal(plain.predict_proba(X), first)
+
+
+def test_a_search_pretrains_once_a_fold(few_labels, quick, tmp_path, pretrainings):
+    X, y = few_labels
+    X, y = X[:100], y[:100]
+    clf = SelfSupervisedClassifier(quick(), pretrain_epochs=1, random_state=0)
+    grid = {"frozen_layers": [0, "all"], "estimator__epochs": [1, 3]}
+    plain = GridSearchCV(clf, grid, cv=2, refit=False).fit(X, y)
+    assert len(pretrainings) == 8
+    clf.set_params(memory=str(tmp_path))
+    search = GridSearchCV(clf, grid, cv=2, refit=False).fit(X, y)
+    assert len(pretrainings) == 10
+    for fold in range(2):
+        name = f"split{fold}_test_score"
+        assert_array_equal(search.cv_results_[name], plain.cv_results_[name])
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_a_damaged_entry_is_made_anew(flip, tmp_path):
+    calls = []
+
+    def train():
+        calls.append(True)
+        return np.arange(1000)
+
+    assert_array_equal(cached(tmp_path, "key", train), np.arange(1000))
+    (entry,) = tmp_path.rglob("output.pkl")
+    data = bytearray(entry.read_bytes())
+    data[len(data) // 2] ^= 1
+    entry.write_bytes(data if flip else data[:100])
+    with pytest.warns(RuntimeWarning, match="damaged: it was made anew"):
+        assert_array_equal(cached(tmp_path, "key", train), np.arange(1000))
+    assert_array_equal(cached(tmp_path, "key", train), np.arange(1000))
+    assert len(calls) == 2
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_not_used(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.warns(RuntimeWarning, match="cannot be used .*is not kept"):
+        assert cached(tmp_path / "file", "key", lambda: 1) == 1
+
+
+def test_an_error_of_the_training_is_not_taken_for_one_of_the_cache(tmp_path):
+    calls = []
+
+    def train():
+        calls.append(True)
+        raise OSError("of the user's task")
+
+    with pytest.raises(OSError, match="of the user's task"):
+        cached(tmp_path, "key", train)
+    assert len(calls) == 1
+
+
+def test_two_processes_share_a_cache(tmp_path):
+    code = (
+        "import sys, time\n"
+        "from skssl._checkpoint import cached\n"
+        "for k in range(20):\n"
+        "    time.sleep(0.01)\n"
+        "    expected = [k % 7] * 9\n"
+        "    assert cached(sys.argv[1], str(k % 7), lambda: [k % 7] * 9) == expected\n"
+    )
+    command = [sys.executable, "-W", "error", "-c", code, tmp_path]
+    running = [subprocess.Popen(command) for _ in range(2)]
+    deadline = time.monotonic() + 120
+    for process in running:
+        assert process.wait(timeout=deadline - time.monotonic()) == 0
