@@ -1,0 +1,251 @@
+import multiprocessing
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import keras
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.parallel import Parallel, delayed
+
+import skssl._training
+from skssl import SelfSupervisedClassifier, SelfSupervisedEncoder
+from skssl._networks import build_network, freeze, split_frozen
+
+IMAGE_SHAPE = (8, 8, 1)
+
+
+def two_convolutions(*extra):
+    """Return a build function of a network with layers put before the second one."""
+
+    def build(meta):
+        return keras.Sequential(
+            [
+                keras.Input(IMAGE_SHAPE),
+                keras.layers.Conv2D(4, 3, activation="relu"),
+                *(make() for make in extra),
+                keras.layers.Conv2D(4, 3, activation="relu"),
+                keras.layers.Flatten(),
+                keras.layers.Dense(8, activation="relu"),
+                keras.layers.Dense(meta["n_classes_"], activation="softmax"),
+            ]
+        )
+
+    return build
+
+
+# Frozen layers
+
+
+def test_frozen_layers_are_computed_once_with_the_same_result(
+    few_labels, quick, monkeypatch
+):
+    X, y = few_labels
+    clf = SelfSupervisedClassifier(
+        quick(two_convolutions(keras.layers.BatchNormalization), epochs=4),
+        pretrain_epochs=1,
+        frozen_layers=3,
+        random_state=0,
+    ).fit(X, y)
+    parts = []
+    monkeypatch.setattr(skssl._training, "split_frozen", parts.append)
+    through = clone(clf).fit(X, y)
+    assert len(parts) == 1
+    assert_allclose(through.predict_proba(X), clf.predict_proba(X), atol=1e-4)
+    assert_allclose(
+        through.finetune_history_["loss"], clf.finetune_history_["loss"], rtol=1e-4
+    )
+    for a, b in zip(
+        through.model_.get_weights(), clf.model_.get_weights(), strict=True
+    ):
+        assert_allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.parametrize("frozen_layers", [1, 2, 4, "all"])
+def test_both_parts_are_the_whole(frozen_layers):
+    network = build_network(two_convolutions(), IMAGE_SHAPE, 0, np.arange(3))
+    freeze(network, frozen_layers)
+    front, rest = split_frozen(network)
+    images = np.random.default_rng(0).random((5, *IMAGE_SHAPE), dtype=np.float32)
+    whole = network.classifier(images)
+    assert_allclose(rest(front(images)), whole, atol=1e-6)
+    assert not front.trainable_weights
+    n_frozen = len(network.layers) if frozen_layers == "all" else frozen_layers
+    for layer in network.layers[:n_frozen]:
+        assert not any(w is v for w in layer.weights for v in rest.weights)
+
+
+@pytest.mark.parametrize(
+    ("extra", "frozen_layers"),
+    [
+        (lambda: keras.layers.Conv2D(4, 3), 0),  # nothing is frozen
+        (lambda: keras.layers.Dropout(0.5), "all"),
+        (lambda: keras.layers.GaussianNoise(0.5), "all"),
+        (lambda: keras.layers.RandomFlip(), "all"),
+        (lambda: keras.layers.Lambda(lambda x: x), "all"),
+        (lambda: keras.layers.ActivityRegularization(0.1), "all"),
+    ],
+)
+def test_a_layer_that_changes_ends_the_constant_part(extra, frozen_layers):
+    network = build_network(two_convolutions(extra), IMAGE_SHAPE, 0, np.arange(3))
+    freeze(network, frozen_layers)
+    parts = split_frozen(network)
+    if frozen_layers == 0:
+        assert parts is None
+    else:
+        assert [layer.name for layer in parts[0].layers[-1].layers][1:] == [
+            network.layers[0].name
+        ]
+
+
+def test_networks_that_are_no_chain_are_not_parted():
+    def residual(meta):
+        inputs = keras.Input(IMAGE_SHAPE)
+        x = keras.layers.Conv2D(1, 3, padding="same")(inputs)
+        x = keras.layers.Flatten()(keras.layers.Add()([x, inputs]))
+        return keras.Model(inputs, keras.layers.Dense(meta["n_classes_"])(x))
+
+    def twice(meta):
+        layer = keras.layers.Conv2D(1, 3, padding="same")
+        inputs = keras.Input(IMAGE_SHAPE)
+        x = keras.layers.Flatten()(layer(layer(inputs)))
+        return keras.Model(inputs, keras.layers.Dense(meta["n_classes_"])(x))
+
+    for build in [residual, twice]:
+        network = build_network(build, IMAGE_SHAPE, 0, np.arange(3))
+        freeze(network, "all")
+        assert split_frozen(network) is None
+
+
+def test_frozen_outputs_too_large_to_keep_are_not_kept(few_labels, quick, monkeypatch):
+    X, y = few_labels
+    clf = SelfSupervisedClassifier(
+        quick(), pretrain_epochs=1, frozen_layers="all", random_state=0
+    )
+    kept = clf.fit(X, y).predict_proba(X)
+    monkeypatch.setattr(skssl._training, "MAX_FROZEN_BYTES", 10)
+    assert_allclose(clone(clf).fit(X, y).predict_proba(X), kept, atol=1e-4)
+
+
+def test_a_callback_of_the_user_sees_the_whole_network(few_labels, quick):
+    seen = []
+
+    class Seeing(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            seen.append(self.model.input_shape)
+
+    X, y = few_labels
+    SelfSupervisedClassifier(
+        quick(callbacks=[Seeing()]), pretrain_epochs=1, frozen_layers="all"
+    ).fit(X, y)
+    assert seen == [(None, *IMAGE_SHAPE)]
+
+
+# Trainings that diverge
+
+
+@pytest.mark.parametrize(
+    ("pretrain_epochs", "stage"), [(2, "Pretraining"), (0, "Fine-tuning")]
+)
+def test_a_training_that_diverges_says_so(few_labels, quick, pretrain_epochs, stage):
+    X, y = few_labels
+    clf = SelfSupervisedClassifier(
+        quick(optimizer="sgd", optimizer__learning_rate=1e30, epochs=5),
+        pretrain_epochs=pretrain_epochs,
+        random_state=0,
+    )
+    with pytest.raises(FloatingPointError, match=rf"{stage} diverged: .* in epoch \d"):
+        clf.fit(X, y)
+    assert not hasattr(clf, "model_")
+
+
+def test_weights_that_end_infinite_are_refused(few_labels, quick):
+    class Spoil(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            weights = self.model.get_weights()
+            self.model.set_weights([*weights[:-1], weights[-1] * np.nan])
+
+    X, y = few_labels
+    clf = SelfSupervisedClassifier(quick(callbacks=[Spoil()]), pretrain_epochs=0)
+    with pytest.raises(FloatingPointError, match="Fine-tuning .*weights became"):
+        clf.fit(X, y)
+
+
+# Processes and threads
+
+
+def test_threads_predict_as_one_does(fitted, digits):
+    X, _ = digits
+    expected = fitted.predict_proba(X)
+    with ThreadPoolExecutor(8) as threads:
+        for result in threads.map(lambda _: fitted.predict_proba(X), range(24)):
+            assert_array_equal(result, expected)
+
+
+def test_one_image_is_predicted_as_among_many(fitted, digits):
+    X, _ = digits
+    expected = fitted.predict_proba(X)
+    assert_allclose(fitted.predict_proba(X[7:8]), expected[7:8], atol=1e-6)
+
+
+def predict_in_child(encoder, X, queue):
+    try:
+        queue.put(encoder.transform(X))
+    except Exception as error:
+        queue.put(error)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+def test_a_forked_process_is_refused_in_words(few_labels, quick):
+    X, _ = few_labels
+    encoder = SelfSupervisedEncoder(quick(), epochs=1).fit(X[:50])
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=predict_in_child, args=(encoder, X, queue))
+    child.start()
+    try:
+        error = queue.get(timeout=60)
+    finally:
+        child.kill()
+        child.join()
+    assert isinstance(error, RuntimeError)
+    assert "'loky', or the start methods 'spawn'" in str(error)
+
+
+def test_workers_keep_to_their_share_of_the_cores():
+    code = (
+        "import skssl._networks, tensorflow as tf\n"
+        "threading = tf.config.threading\n"
+        "print(threading.get_intra_op_parallelism_threads(),\n"
+        "      threading.get_inter_op_parallelism_threads())\n"
+    )
+    for n_threads, expected in [("1", "1 1"), ("", "0 0")]:
+        output = subprocess.check_output(
+            [sys.executable, "-c", code],
+            env={"OMP_NUM_THREADS": n_threads, "PATH": "", "TF_CPP_MIN_LOG_LEVEL": "3"},
+            text=True,
+        )
+        assert output.strip() == expected
+
+
+def fit_and_predict(clf, X, y):
+    return clone(clf).fit(X, y).predict_proba(X)
+
+
+def test_parallel_fits_after_a_fit_here_do_not_hang(few_labels, quick):
+    X, y = few_labels
+    encoder = SelfSupervisedEncoder(quick(), epochs=1, random_state=0).fit(X)
+    clf = SelfSupervisedClassifier(
+        quick(), encoder=FrozenEstimator(encoder), random_state=0
+    )
+    expected = fit_and_predict(clf, X, y)
+    for _ in range(2):
+        results = Parallel(n_jobs=2, timeout=120)(
+            delayed(fit_and_predict)(clf, X, y) for _ in range(2)
+        )
+        for result in results:
+            assert_allclose(result, expected, atol=1e-3)
