@@ -9,21 +9,11 @@ python benchmarks/mnist_accuracy.py tutorial [--data mnist.npz] [--seeds 3]
 import argparse
 import time
 
-import keras
 import numpy as np
+from _mnist import load_mnist
 from scikeras.wrappers import KerasClassifier
 
 from skssl import SelfSupervisedClassifier, build_cnn
-
-
-def load_mnist(path):
-    if path is None:
-        return keras.datasets.mnist.load_data()
-    with np.load(path) as data:
-        return (
-            (data["x_train"], data["y_train"]),
-            (data["x_test"], data["y_test"]),
-        )
 
 
 def few_labels(seed, train, test, n_per_class=10):
