@@ -1,0 +1,123 @@
+"""Peak memory of fits in fresh processes.
+
+python benchmarks/memory.py images [--data mnist.npz]
+    60,000 images of MNIST against 1,000.
+python benchmarks/memory.py memmap [--gigabytes 8]
+    Images in a sparse file, read as a memory map, against one of a hundredth. Pages of
+    the file that the system keeps mapped count as resident, though they are free to go
+    whenever memory is short: so both figures are given, with and without them.
+"""
+
+import argparse
+import resource
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+from _mnist import load_mnist
+from _timing import in_fresh_process
+
+SIDE = 128
+
+
+def tiny_network(meta):
+    """Build a network that costs next to nothing."""
+    import keras
+
+    inputs = keras.Input(meta["X_shape_"][1:])
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.AveragePooling2D(32)(x)
+    x = keras.layers.Flatten()(x)
+    x = keras.layers.Dense(8, activation="relu")(x)
+    return keras.Model(
+        inputs, keras.layers.Dense(meta["n_classes_"], activation="softmax")(x)
+    )
+
+
+def anonymous_megabytes():
+    """Return the memory of this process without pages of files (Linux)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) / 1024
+    return float("nan")
+
+
+def watch(peak):
+    while True:
+        peak[0] = max(peak[0], anonymous_megabytes())
+        time.sleep(0.01)
+
+
+def print_peaks(fit):
+    """Print the peak memory in MB, that without pages of files, and the seconds."""
+    peak = [0.0]
+    threading.Thread(target=watch, args=(peak,), daemon=True).start()
+    start = time.perf_counter()
+    fit()
+    duration = time.perf_counter() - start
+    whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(whole, peak[0], duration)
+
+
+def fit_images(path, n_images):
+    from skssl import SelfSupervisedEncoder
+
+    (images, _), _ = load_mnist(path)  # all of them on both sides
+    encoder = SelfSupervisedEncoder(epochs=1)
+    print_peaks(lambda: encoder.fit(images[:n_images]))
+
+
+def fit_memmap(path, n_images):
+    from scikeras.wrappers import KerasClassifier
+
+    from skssl import SelfSupervisedEncoder
+
+    shape = (n_images, SIDE, SIDE, 1)
+    images = np.memmap(path, np.uint8, "r", shape=shape)
+    encoder = SelfSupervisedEncoder(
+        KerasClassifier(tiny_network, optimizer="adam"), epochs=1, batch_size=256
+    )
+    print_peaks(lambda: encoder.fit(images))
+
+
+def compare(setting, path, sizes, target):
+    rows = []
+    for n_images in sizes:
+        data = ["--data", path] if path else []
+        line = in_fresh_process(__file__, setting, *data, "--once", n_images)
+        rows.append([float(number) for number in line.split()])
+        print(
+            f"{n_images} images: peak {rows[-1][0]:.0f} MB, without pages of files "
+            f"{rows[-1][1]:.0f} MB, {rows[-1][2]:.0f} s"
+        )
+    whole, anonymous, _ = np.subtract(rows[1], rows[0])
+    print(
+        f"difference {whole:+.0f} MB, without pages of files {anonymous:+.0f} MB "
+        f"(target +{target} MB or less)"
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("setting", choices=["images", "memmap"])
+    parser.add_argument("--data", help="mnist.npz; without it Keras downloads it")
+    parser.add_argument("--images", type=int, default=60_000)
+    parser.add_argument("--gigabytes", type=float, default=8.0)
+    parser.add_argument("--once", type=int, help="one fit alone, on so many images")
+    arguments = parser.parse_args()
+    if arguments.once:
+        fit = fit_images if arguments.setting == "images" else fit_memmap
+        fit(arguments.data, arguments.once)
+    elif arguments.setting == "images":
+        compare("images", arguments.data, (1000, arguments.images), 400)
+    else:
+        n_images = int(arguments.gigabytes * 2**30) // SIDE**2
+        with tempfile.NamedTemporaryFile() as file:
+            file.truncate(n_images * SIDE**2)
+            compare("memmap", file.name, (max(1, n_images // 100), n_images), 600)
+
+
+if __name__ == "__main__":
+    main()
