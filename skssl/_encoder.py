@@ -222,13 +222,13 @@ class SelfSupervisedEncoder(
         self.pretext_ = fitted_pretext(self.pretext, images)
 
         from ._networks import build_network, copy_weights, describe, set_statistics
-        from ._training import build_pretext_model, pretrain, without_optimizer
+        from ._training import build_pretext_model, pretrain
 
         seeds = check_random_state(self.random_state).randint(MAX_SEED, size=2)
         network_seed, order_seed = map(int, seeds)
         network = build_network(self.estimator, self.image_shape_, network_seed)
         set_statistics(network.backbone, distinct.mean, distinct.scale)
-        model = build_pretext_model(
+        model, compile_kwargs = build_pretext_model(
             network, self.pretext_, self.image_shape_, order_seed
         )
         if initial_model is not None:
@@ -239,7 +239,7 @@ class SelfSupervisedEncoder(
                 distinct.digest,
                 joblib.hash(self.pretext_),
                 [self.epochs, self.batch_size, order_seed],
-                *describe(model, network.compile_kwargs),
+                *describe(model, compile_kwargs),
             )
         if self.checkpoint_dir is not None:
             checkpoint = Checkpoint(self.checkpoint_dir, "pretraining", key)
@@ -247,6 +247,7 @@ class SelfSupervisedEncoder(
         def train():
             history = pretrain(
                 model,
+                compile_kwargs,
                 self.pretext_,
                 images,
                 distinct.rows,
@@ -263,7 +264,7 @@ class SelfSupervisedEncoder(
         else:
             weights, self.history_ = cached(self.memory, key, train)
             model.set_weights(weights)
-        self.pretext_model_ = without_optimizer(model)
+        self.pretext_model_ = model
         self.backbone_ = network.backbone
         return checkpoint
 

@@ -8,12 +8,8 @@ better.
 
 import contextlib
 import itertools
-import json
 import math
 import os
-import random
-import re
-from collections import defaultdict
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -25,6 +21,7 @@ from scikeras.wrappers import KerasClassifier
 from sklearn.base import clone
 
 from ._cnn import build_cnn
+from ._trainers import architecture, seeded
 
 # Few labels make few batches: with 100 labels in batches of 64, five epochs are ten
 # steps, after which no network has learned anything. So the number of epochs follows
@@ -73,22 +70,6 @@ class Network:
     one_hot: bool  # whether the loss takes one-hot targets
     fit_kwargs: dict  # epochs, batch_size, validation_split, callbacks, …
     class_weight: dict | str | None
-
-
-@contextlib.contextmanager
-def seeded(seed):
-    """Draw Keras's default seeds from `seed`; the caller's generators stay untouched.
-
-    Layers and initializers without a seed of their own take one from `random`.
-    """
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
 
 
 def build_network(estimator, image_shape, seed, classes=None):
@@ -354,21 +335,10 @@ def describe(model, compile_kwargs):
     parts : list of str, dict and ndarray
         Architecture and settings, versions, precision, then every weight.
     """
-    settings = {
-        key: keras.saving.serialize_keras_object(value)
-        for key, value in compile_kwargs.items()
-    }
-    config = [json.loads(model.to_json()), settings]
-    config = json.dumps(config, sort_keys=True, default=str)
-    # Keras numbers its objects through the whole process: number them from here on.
-    names = dict.fromkeys(re.findall(r'"name": "([^"]+)"', config))
-    numbers = defaultdict(itertools.count)
-    for name in names:
-        base = re.sub(r"_\d+$", "", name)
-        config = config.replace(f'"{name}"', f'"{base}#{next(numbers[base])}"')
     versions = {x: version(x) for x in ("skssl", "keras", "tensorflow", "numpy")}
     policy = keras.config.dtype_policy().name
-    return [config, versions, policy, *map(np.asarray, model.variables)]
+    weights = map(np.asarray, model.variables)
+    return [architecture(model, compile_kwargs), versions, policy, *weights]
 
 
 def _compile_kwargs(wrapper):

@@ -17,7 +17,8 @@ from sklearn.model_selection import train_test_split
 
 from ._checkpoint import callback_state
 from ._images import load_batch
-from ._networks import check_process, finetune_schedule, seeded, split_frozen
+from ._networks import check_process, finetune_schedule, split_frozen
+from ._trainers import seeded, trainer
 
 # Keras returns to Python after so many steps: less overhead for small networks.
 STEPS_PER_EXECUTION = 32
@@ -141,13 +142,25 @@ def _diverged(stage, what, epoch):
     )
 
 
-def _run(model, make_batches, stage, *, epochs, checkpoint, callbacks=(), **settings):
-    """Fit a compiled model, from its checkpoint if there is one.
+def _run(
+    model,
+    compile_kwargs,
+    make_batches,
+    stage,
+    *,
+    epochs,
+    checkpoint,
+    callbacks=(),
+    **settings,
+):
+    """Fit a model, from its checkpoint if there is one.
 
     Parameters
     ----------
     model : keras.Model
-        Compiled model.
+        The network to train.
+    compile_kwargs : dict
+        Arguments of `keras.Model.compile`.
     make_batches : callable
         Takes the epoch to begin with, returns a tf.data set of the epochs from there.
     stage : str
@@ -170,53 +183,64 @@ def _run(model, make_batches, stage, *, epochs, checkpoint, callbacks=(), **sett
     first_epoch = progress.state["epoch"] if progress.state else 0
     if progress.state and progress.state["stopped"]:
         epochs = first_epoch
-    model.optimizer.build(model.trainable_variables)
-    model.fit(
-        make_batches(first_epoch),
-        initial_epoch=first_epoch,
-        epochs=epochs,
-        callbacks=[*callbacks, progress],
-        shuffle=False,  # `_batches` does it
-        **settings,
-    )
+    # A callback of the user's may want to see every step.
+    steps = 1 if callbacks else STEPS_PER_EXECUTION
+    compile_kwargs = {"steps_per_execution": steps, **compile_kwargs}
+    with trainer(model, compile_kwargs, _are_indifferent(callbacks)) as trained:
+        trained.fit(
+            make_batches(first_epoch),
+            initial_epoch=first_epoch,
+            epochs=epochs,
+            callbacks=[*callbacks, progress],
+            shuffle=False,  # `_batches` does it
+            **settings,
+        )
     if not all(np.isfinite(weight).all() for weight in model.get_weights()):
         raise _diverged(stage, "weights became infinite", epochs)
     return progress.history
 
 
+def _are_indifferent(callbacks):
+    return all(isinstance(x, INDIFFERENT_CALLBACKS) for x in callbacks)
+
+
 def build_pretext_model(network, pretext, image_shape, seed):
-    """Hang the head of a pretext task on a backbone, ready to train.
+    """Hang the head of a pretext task on a backbone.
 
     Returns
     -------
     pretext_model : keras.Model
         Images to the outputs of the pretext head; shares the backbone.
+    compile_kwargs : dict
+        How it is to be trained: the task's loss and metrics, the network's optimizer.
     """
     with seeded(seed):
         inputs = keras.Input(image_shape, name="images")
         outputs = pretext.build_head(network.backbone(inputs), image_shape)
         model = keras.Model(inputs, outputs, name="pretext_model")
     loss, metrics = pretext.loss_and_metrics()
-    model.compile(
-        **{
-            "steps_per_execution": STEPS_PER_EXECUTION,
-            **network.compile_kwargs,
-            "loss": loss,
-            "metrics": metrics,
-        }
-    )
-    return model
+    return model, {**network.compile_kwargs, "loss": loss, "metrics": metrics}
 
 
 def pretrain(
-    model, pretext, images, rows, *, epochs, batch_size, seed, verbose, checkpoint
+    model,
+    compile_kwargs,
+    pretext,
+    images,
+    rows,
+    *,
+    epochs,
+    batch_size,
+    seed,
+    verbose,
+    checkpoint,
 ):
     """Train a network on a pretext task, in place.
 
     Parameters
     ----------
-    model : keras.Model
-        As :func:`build_pretext_model` returns it.
+    model, compile_kwargs : keras.Model, dict
+        As :func:`build_pretext_model` returns them.
     pretext : PretextTask
         The fitted task.
     images : ndarray of shape (n_samples, [n_views,] height, width, channels)
@@ -237,6 +261,7 @@ def pretrain(
         print(f"Pretraining: {type(pretext).__name__} on {len(rows)} images")
     return _run(
         model,
+        compile_kwargs,
         lambda first_epoch: _pretext_batches(
             pretext, images, rows, batch_size, seed, first_epoch=first_epoch
         ),
@@ -257,11 +282,6 @@ def evaluate_pretext(pretext_model, pretext, images, *, batch_size):
     results = model.evaluate(dataset, verbose=0, return_dict=True)
     loss = results.pop("loss")
     return float(next(iter(results.values()), -loss))
-
-
-def without_optimizer(model):
-    """Return the same network without the optimizer, which is as large as two."""
-    return keras.Model(model.input, model.output, name=model.name)
 
 
 def finetune(
@@ -310,7 +330,10 @@ def finetune(
     model = network.classifier
     if only_epoch is not None:
         callbacks, validation_split, settings["epochs"] = [], 0, 1
-    elif all(isinstance(x, INDIFFERENT_CALLBACKS) for x in callbacks):
+        if not model.compiled:  # its optimizer goes on at the next epoch
+            model.compile(**network.compile_kwargs)
+            model.optimizer.build(model.trainable_variables)
+    elif _are_indifferent(callbacks):
         parts = split_frozen(network)
         if parts and _frozen_bytes(parts[0], len(rows)) <= MAX_FROZEN_BYTES:
             front, model = parts
@@ -341,14 +364,11 @@ def finetune(
         )
         return batches.map(lambda image, _, *y: (image, *y)).prefetch(tf.data.AUTOTUNE)
 
-    if not model.compiled:
-        # A callback of the user's may want to see every step.
-        steps = 1 if callbacks else STEPS_PER_EXECUTION
-        model.compile(**{"steps_per_execution": steps, **network.compile_kwargs})
     if verbose:
         print(f"Fine-tuning on {len(train)} labelled images")
     return _run(
         model,
+        network.compile_kwargs,
         lambda first_epoch: dataset(
             train,
             shuffle=shuffle,

@@ -18,6 +18,7 @@ LAYERS = [
     "pretext/_rotation",
     "pretext/__init__",
     "_cnn",
+    "_trainers",
     "_networks",
     "_archive",
     "_persistence",

@@ -1,0 +1,143 @@
+"""Compiled networks that are traced once, and then train again and again.
+
+Tracing a network takes Keras longer than training it on a few hundred images, and what
+was traced is never freed. So a network trains as a copy, which is kept for the next one
+of the same architecture and settings: its weights are exchanged, its graph stays.
+"""
+
+import contextlib
+import itertools
+import json
+import random
+import re
+from collections import defaultdict
+
+import keras
+import numpy as np
+
+# So many copies, of so many weights, are kept: five numbers for each weight.
+MAX_IDLE = 8
+MAX_IDLE_WEIGHTS = 5_000_000
+
+_idle = {}  # key: (compiled copy, initial values of its optimizer)
+
+
+class LiveNormalization(keras.layers.Normalization):
+    """Normalization by the statistics it has, not by those it was traced with."""
+
+    def call(self, inputs):
+        """Standardise the inputs."""
+        self.finalize_state()
+        return super().call(inputs)
+
+
+def _live_copy(layer):
+    if type(layer) is keras.layers.Normalization and layer.weights:
+        return LiveNormalization.from_config(layer.get_config())
+    return layer.__class__.from_config(layer.get_config())
+
+
+def architecture(model, compile_kwargs):
+    """Return a network and its settings as text, equal for equal networks."""
+    settings = {
+        key: keras.saving.serialize_keras_object(value)
+        for key, value in compile_kwargs.items()
+    }
+    config = [json.loads(model.to_json()), settings]
+    text = json.dumps(config, sort_keys=True, default=str)
+    # Keras numbers its objects through the whole process: number them from here on.
+    numbers = defaultdict(itertools.count)
+    for name in dict.fromkeys(re.findall(r'"name": "([^"]+)"', text)):
+        base = re.sub(r"_\d+$", "", name)
+        text = text.replace(f'"{name}"', f'"{base}#{next(numbers[base])}"')
+    return text
+
+
+def _is_known(value):
+    """Whether its text tells all about a layer or setting: there is no user's code."""
+    if isinstance(value, dict):
+        return all(map(_is_known, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_known, value))
+    if isinstance(value, keras.Model):
+        return all(map(_is_known, value.layers))
+    if isinstance(value, keras.layers.Lambda):
+        return False
+    if isinstance(value, keras.layers.Layer):
+        activation = getattr(value, "activation", None)
+        return _is_of_keras(value) and (activation is None or _is_of_keras(activation))
+    return value is None or isinstance(value, str | int | float) or _is_of_keras(value)
+
+
+def _is_of_keras(value):
+    module = getattr(value, "__module__", None) or type(value).__module__
+    return module.startswith("keras.")
+
+
+@contextlib.contextmanager
+def seeded(seed):
+    """Draw Keras's default seeds from `seed`; the caller's generators stay untouched.
+
+    Layers and initializers without a seed of their own take one from `random`.
+    """
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+
+
+@contextlib.contextmanager
+def trainer(model, compile_kwargs, reuse):
+    """Lend a compiled network to train in place of a model, which gets its weights.
+
+    A compiled model trains itself, and goes on with the optimizer it has.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Where the training starts, and what has its result.
+    compile_kwargs : dict
+        Arguments of `keras.Model.compile`.
+    reuse : bool
+        Whether a copy may train in its place, for lack of a user's code that sees it.
+    """
+    if model.compiled:
+        yield model
+        return
+    reuse = reuse and model.count_params() <= MAX_IDLE_WEIGHTS
+    if not (reuse and _is_known(model) and _is_known(compile_kwargs)):
+        # A shell with the same layers: the optimizer, as large as two networks, is not
+        # to stay with the model.
+        shell = keras.Model(model.input, model.output, name=model.name)
+        shell.compile(**compile_kwargs)
+        shell.optimizer.build(shell.trainable_variables)
+        yield shell
+        return
+    key = keras.config.dtype_policy().name, architecture(model, compile_kwargs)
+    copy, initial = _idle.pop(key, None) or _compiled_copy(model, compile_kwargs)
+    _assign(copy.optimizer.variables, initial)
+    _assign(copy.variables, model.variables)
+    yield copy
+    _assign(model.variables, copy.variables)
+    _idle[key] = copy, initial
+    while len(_idle) > MAX_IDLE:
+        _idle.pop(next(iter(_idle)), None)
+
+
+def _compiled_copy(model, compile_kwargs):
+    with seeded(0):  # no seed that it draws is kept
+        copy = keras.models.clone_model(
+            model, clone_function=_live_copy, recursive=True
+        )
+    copy.compile(**compile_kwargs)
+    copy.optimizer.build(copy.trainable_variables)
+    return copy, [np.array(variable) for variable in copy.optimizer.variables]
+
+
+def _assign(variables, values):
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
