@@ -32,6 +32,8 @@ class LiveNormalization(keras.layers.Normalization):
 
 
 def _live_copy(layer):
+    if isinstance(layer, keras.Model):
+        return keras.models.clone_model(layer, clone_function=_live_copy)
     if type(layer) is keras.layers.Normalization and layer.weights:
         return LiveNormalization.from_config(layer.get_config())
     return layer.__class__.from_config(layer.get_config())
@@ -53,25 +55,37 @@ def architecture(model, compile_kwargs):
     return text
 
 
-def _is_known(value):
-    """Whether its text tells all about a layer or setting: there is no user's code."""
-    if isinstance(value, dict):
-        return all(map(_is_known, value.values()))
-    if isinstance(value, list | tuple):
-        return all(map(_is_known, value))
-    if isinstance(value, keras.Model):
-        return all(map(_is_known, value.layers))
-    if isinstance(value, keras.layers.Lambda):
-        return False
-    if isinstance(value, keras.layers.Layer):
-        activation = getattr(value, "activation", None)
-        return _is_of_keras(value) and (activation is None or _is_of_keras(activation))
-    return value is None or isinstance(value, str | int | float) or _is_of_keras(value)
+def _is_of_keras(node):
+    """Whether a part of an architecture names nothing but classes of Keras.
+
+    Only then the text says all: two classes of the user may have the same name.
+    """
+    if isinstance(node, list):
+        return all(map(_is_of_keras, node))
+    if not isinstance(node, dict):
+        return True
+    name, module = node.get("class_name"), node.get("module") or ""
+    if name is not None and (
+        name == "Lambda" or not (module + ".").startswith("keras.")
+    ):
+        if name != "__keras_tensor__":
+            return False
+    return all(map(_is_of_keras, node.values()))
 
 
-def _is_of_keras(value):
-    module = getattr(value, "__module__", None) or type(value).__module__
-    return module.startswith("keras.")
+def _reusable_key(model, compile_kwargs):
+    """Return what copies that may train in place of a model are kept by, or None."""
+    if model.count_params() > MAX_IDLE_WEIGHTS:
+        return None
+    try:
+        text = architecture(model, compile_kwargs)
+    except (
+        Exception
+    ):  # whatever an object of the user raises that cannot say what it is
+        return None
+    if not _is_of_keras(json.loads(text)):
+        return None
+    return keras.config.dtype_policy().name, text
 
 
 @contextlib.contextmanager
@@ -108,8 +122,8 @@ def trainer(model, compile_kwargs, reuse):
     if model.compiled:
         yield model
         return
-    reuse = reuse and model.count_params() <= MAX_IDLE_WEIGHTS
-    if not (reuse and _is_known(model) and _is_known(compile_kwargs)):
+    key = _reusable_key(model, compile_kwargs) if reuse else None
+    if key is None:
         # A shell with the same layers: the optimizer, as large as two networks, is not
         # to stay with the model.
         shell = keras.Model(model.input, model.output, name=model.name)
@@ -117,7 +131,6 @@ def trainer(model, compile_kwargs, reuse):
         shell.optimizer.build(shell.trainable_variables)
         yield shell
         return
-    key = keras.config.dtype_policy().name, architecture(model, compile_kwargs)
     copy, initial = _idle.pop(key, None) or _compiled_copy(model, compile_kwargs)
     _assign(copy.optimizer.variables, initial)
     _assign(copy.variables, model.variables)
@@ -130,9 +143,7 @@ def trainer(model, compile_kwargs, reuse):
 
 def _compiled_copy(model, compile_kwargs):
     with seeded(0):  # no seed that it draws is kept
-        copy = keras.models.clone_model(
-            model, clone_function=_live_copy, recursive=True
-        )
+        copy = _live_copy(model)
     copy.compile(**compile_kwargs)
     copy.optimizer.build(copy.trainable_variables)
     return copy, [np.array(variable) for variable in copy.optimizer.variables]
