@@ -340,6 +340,11 @@ class SelfSupervisedClassifier(
             )
             # Weight 0 is absence, in pretraining too.
             present = np.flatnonzero(sample_weight)
+            if not len(present):
+                raise ValueError(
+                    "sample_weight must hold a weight above zero, got zeros alone: "
+                    "rows of weight 0 are left out. Without weights every row counts."
+                )
             y, sample_weight = np.asarray(y)[present], sample_weight[present]
         classes, rows, targets = encode_labels(y, self.unlabeled_label, classes)
         weights = None if sample_weight is None else sample_weight[rows]
