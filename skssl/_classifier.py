@@ -384,7 +384,7 @@ class SelfSupervisedClassifier(
     def _train(
         self, images, classes, distinct, rows, targets, weights, previous, only_epoch
     ):
-        from ._networks import copy_weights, describe, set_statistics
+        from ._networks import describe, set_statistics, transfer_weights
         from ._training import finetune
 
         encoder_seed, network_seed, finetune_seed = self._seeds()
@@ -398,7 +398,7 @@ class SelfSupervisedClassifier(
             set_statistics(network.backbone, distinct.mean, distinct.scale)
         elif previous is None:
             try:
-                copy_weights(self.encoder_.backbone_, network.backbone)
+                transfer_weights(self.encoder_.backbone_, network)
             except ValueError as error:
                 raise ValueError(
                     "The encoder's network has other layers than the classifier's: "

@@ -254,6 +254,21 @@ def copy_weights(source, target):
         layer.finalize_state()  # it derives tensors from its weights
 
 
+def transfer_weights(source, network):
+    """Give a network a pretrained backbone, but keep a last Dense layer fresh.
+
+    What such a layer has learned is the pretext task, and its outputs have grown large
+    for it: on MNIST with 10 labels a class, fine-tuning from there ends several points
+    lower (benchmarks/README.md). A frozen one keeps its pretrained weights.
+    """
+    *others, last = [layer for layer in network.layers if layer.weights] or [None]
+    fresh = isinstance(last, keras.layers.Dense) and last.trainable and others
+    own_weights = last.get_weights() if fresh else None
+    copy_weights(source, network.backbone)
+    if fresh:
+        last.set_weights(own_weights)
+
+
 def _normalizations(model):
     """Return the layers that keep statistics of the training images as weights."""
     found = []

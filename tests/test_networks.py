@@ -12,9 +12,10 @@ from skssl._networks import (
     copy_weights,
     finetune_schedule,
     freeze,
-    seeded,
     set_statistics,
+    transfer_weights,
 )
+from skssl._trainers import seeded
 
 CLASSES = np.arange(3)
 
@@ -242,3 +243,37 @@ def test_seeded_leaves_the_generators_where_they_were():
 )
 def test_few_labels_get_enough_steps(n_samples, epochs, passes):
     assert finetune_schedule(n_samples, 64) == (epochs, passes)
+
+
+def dense_network(*units):
+    """Return a network of Dense layers, of which the last is the class head."""
+
+    def build(meta):
+        body = [keras.layers.Dense(n, activation="relu") for n in units]
+        return keras.Sequential(
+            [
+                keras.Input((4, 4, 1)),
+                keras.layers.Flatten(),
+                *body,
+                keras.layers.Dense(meta["n_classes_"], activation="softmax"),
+            ]
+        )
+
+    return lambda seed: build_network(build, (4, 4, 1), seed, np.arange(3))
+
+
+@pytest.mark.parametrize(
+    ("units", "frozen_layers", "n_transferred"),
+    [((5, 6), 0, 2), ((5, 6), "all", 4), ((5, 6), 2, 2), ((5,), 0, 2)],
+)
+def test_only_a_last_dense_layer_starts_afresh(units, frozen_layers, n_transferred):
+    build = dense_network(*units)
+    source, target = build(0).backbone, build(1)
+    own = target.backbone.get_weights()[3:]  # behind the statistics of the pixels
+    freeze(target, frozen_layers)
+    transfer_weights(source, target)
+    pretrained = source.get_weights()[3:]
+    weights = target.backbone.get_weights()[3:]
+    expected = [*pretrained[:n_transferred], *own[n_transferred:]]
+    for a, b in zip(weights, expected, strict=True):
+        assert_array_equal(a, b)
