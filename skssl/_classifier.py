@@ -83,7 +83,9 @@ class SelfSupervisedClassifier(
     frozen_layers : int or "all", default=0
         How many layers of the backbone keep their pretrained weights, counted from the
         input as in slicing (a negative number leaves so many to train); "all" makes a
-        linear probe. Input and standardisation layers are not counted.
+        linear probe. Input and standardisation layers are not counted. All others
+        start from their pretrained weights, but for a Dense layer at the backbone's
+        end: it has bound its units to the pretext task, and starts afresh.
     unlabeled_label : object, default=-1
         What marks a row without a label in y; None if every row has one.
     class_weight : dict, "balanced" or None, default=None

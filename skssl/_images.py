@@ -7,13 +7,13 @@ batch at a time into what a network reads.
 """
 
 import math
+import mmap
 import warnings
 from numbers import Integral
 
 import numpy as np
 from scipy.sparse import issparse
 from sklearn import get_config
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import validate_data
 
 # Squares of pixels must fit float32 as well: networks standardise by the variance.
@@ -266,28 +266,20 @@ def load_batch(images):
     return images if images.dtype == np.uint8 else images.astype(np.float32)
 
 
-def pixel_statistics(images, chunk_values=2**22):
-    """Return the mean and standard deviation of each channel, in one pass.
+def release_pages(images):
+    """Let go of the pages of a memory map that were read; it stays as it is.
 
-    They are those of the float32 numbers that a network reads: a deviation that float32
-    does not resolve, as that of 0 and 1 on top of a billion, would blow up rounding.
+    The system would keep them with this process for as long as memory is to be had.
 
     Parameters
     ----------
-    images : ndarray of shape (n_samples, ..., channels)
-        Images, read a chunk at a time, so that a memory map stays on disk.
-    chunk_values : int, default=2**22
-        About how many values to read at once.
-
-    Returns
-    -------
-    mean, scale : ndarray of shape (channels,), float64
-        `scale` is 1 where a channel is constant.
+    images : ndarray
+        Any array; only a view of a memory map has such pages.
     """
-    channels = images.shape[-1]
-    step = max(1, chunk_values // math.prod(images.shape[1:]))
-    scaler = StandardScaler()
-    for start in range(0, len(images), step):
-        values = images[start : start + step].reshape(-1, channels)
-        scaler.partial_fit(load_batch(values).astype(np.float64))
-    return scaler.mean_, scaler.scale_
+    base = images
+    while isinstance(base, np.ndarray):
+        if isinstance(base, np.memmap) and base.mode == "c":
+            return  # what the user changed in it is in these pages alone
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)

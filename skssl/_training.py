@@ -16,7 +16,7 @@ import tensorflow as tf
 from sklearn.model_selection import train_test_split
 
 from ._checkpoint import callback_state
-from ._images import load_batch
+from ._images import load_batch, release_pages
 from ._networks import check_process, finetune_schedule, split_frozen
 from ._trainers import seeded, trainer
 
@@ -58,6 +58,7 @@ def _batches(
                     batch_seed,
                     *(label[batch] for label in labels),
                 )
+                release_pages(images)
 
     dtype = load_batch(images[:1]).dtype
     signature = (
@@ -429,6 +430,7 @@ def predict(model, images, prepare=None, batch_size=PREDICTION_BATCH_SIZE, rows=
         batch = tf.convert_to_tensor(prepare(batch) if prepare else batch)
         output = _traced(model, batch.dtype)(batch)
         outputs.append(tf.cast(output, tf.float32).numpy())
+        release_pages(images)
     return np.concatenate(outputs)
 
 

@@ -19,7 +19,8 @@ from sklearn import config_context
 from sklearn.base import BaseEstimator
 
 from skssl import RotationPretext, SelfSupervisedClassifier, build_cnn
-from skssl._images import LARGEST_PIXEL, load_batch, pixel_statistics, validate_images
+from skssl._distinct import distinct_images
+from skssl._images import LARGEST_PIXEL, load_batch, validate_images
 
 # The same examples on every run and machine; an example takes milliseconds, and is
 # called slow only where something hangs.
@@ -570,7 +571,8 @@ any_number = st.floats(-LARGEST_PIXEL, LARGEST_PIXEL) | st.integers(-(2**63), 2*
 )
 def test_whatever_is_read_is_standardised_to_small_numbers(X):
     images = read(X)
-    mean, scale = (x.astype(np.float32) for x in pixel_statistics(images))
+    distinct = distinct_images(images, np.arange(len(images)))
+    mean, scale = np.float32(distinct.mean), np.float32(distinct.scale)
     assert np.isfinite(np.float32(scale) ** 2).all()
     standardised = (load_batch(images) - mean) / np.maximum(scale, np.float32(1e-7))
     # No value lies further than sqrt(n - 1) deviations from the mean of n.
@@ -579,8 +581,8 @@ def test_whatever_is_read_is_standardised_to_small_numbers(X):
 
 def test_statistics_are_those_of_the_numbers_that_are_read():
     X = 10**9 + np.array([[31, 33], [31, 33]]).reshape(2, 2, 1, 1)  # 0 and 64 apart
-    mean, scale = pixel_statistics(X)
-    assert_array_equal([mean, scale], [[1e9 + 32], [32]])
+    distinct = distinct_images(X, np.arange(2))
+    assert_array_equal([distinct.mean, distinct.scale], [[1e9 + 32], [32]])
 
 
 def test_scikit_learn_may_be_told_not_to_look_at_the_values():
