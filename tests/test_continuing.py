@@ -247,12 +247,19 @@ def test_early_stopping_restores_the_best_weights(train, quick):
 
 def test_a_learning_rate_schedule_is_that_of_the_optimizer(train, quick):
     still = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.0, 0.0])
-    wrapper = quick(optimizer="sgd", optimizer__learning_rate=still)
-    clf = SelfSupervisedClassifier(wrapper, pretrain_epochs=1, random_state=0)
-    clf.fit(*train)
-    assert_same_weights(
-        clf.model_.get_layer("backbone"), clf.encoder_.backbone_.get_weights()
+    clf = SelfSupervisedClassifier(
+        quick(optimizer="sgd", optimizer__learning_rate=still),
+        pretrain_epochs=1,
+        random_state=0,
     )
+    after_two = weights_of(clf.fit(*train).model_)
+    clf.set_params(estimator__epochs=4).fit(*train)
+    assert_same_weights(clf.model_, after_two)
+    moving = still.get_config() | {"boundaries": [12], "values": [0.0, 0.1]}
+    clf.set_params(
+        estimator__optimizer__learning_rate=type(still).from_config(moving)
+    ).fit(*train)  # it moves after two epochs of five steps each
+    assert not np.array_equal(clf.model_.get_weights()[-1], after_two[-1])
 
 
 class Watching(keras.callbacks.Callback):
