@@ -5,6 +5,8 @@ python benchmarks/memory.py images [--data mnist.npz]
 python benchmarks/memory.py memmap [--gigabytes 8]
     Images in a sparse file, each with a few bytes of its own, read as a memory map,
     against the first hundredth of them.
+python benchmarks/memory.py fits
+    100 fits in one process: resident memory, open files and threads (Linux).
 """
 
 import argparse
@@ -81,6 +83,29 @@ def fit_memmap(path, n_images):
     print_peaks(lambda: encoder.fit(images))
 
 
+def fit_often(n_fits=100):
+    from scikeras.wrappers import KerasClassifier
+    from sklearn.datasets import load_digits
+
+    from skssl import SelfSupervisedClassifier, build_cnn
+
+    X, y = load_digits(return_X_y=True)
+    wrapper = KerasClassifier(build_cnn, optimizer="adam", epochs=1)
+    megabytes = {}
+    for k in range(1, n_fits + 1):
+        clf = SelfSupervisedClassifier(wrapper, pretrain_epochs=1, random_state=k)
+        clf.fit(X[:100], y[:100]).predict(X[:100])
+        if k % 20 == 0:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            megabytes[k] = pages * resource.getpagesize() / 2**20
+            files, threads = (
+                len(list(Path("/proc/self", x).iterdir())) for x in ("fd", "task")
+            )
+            print(f"fit {k}: {megabytes[k]:.0f} MB, {files} files, {threads} threads")
+    growth = megabytes[n_fits] - megabytes[20]
+    print(f"difference {growth:+.0f} MB from fit 20 on (target +100 MB or less)")
+
+
 def compare(setting, path, sizes, target):
     rows = []
     for n_images in sizes:
@@ -100,7 +125,7 @@ def compare(setting, path, sizes, target):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("setting", choices=["images", "memmap"])
+    parser.add_argument("setting", choices=["images", "memmap", "fits"])
     parser.add_argument("--data", help="mnist.npz; without it Keras downloads it")
     parser.add_argument("--images", type=int, default=60_000)
     parser.add_argument("--gigabytes", type=float, default=8.0)
@@ -109,6 +134,8 @@ def main():
     if arguments.once:
         fit = fit_images if arguments.setting == "images" else fit_memmap
         fit(arguments.data, arguments.once)
+    elif arguments.setting == "fits":
+        fit_often()
     elif arguments.setting == "images":
         compare("images", arguments.data, (1000, arguments.images), 400)
     else:

@@ -1,7 +1,10 @@
 import multiprocessing
+import os
+import resource
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -175,6 +178,22 @@ def test_weights_that_end_infinite_are_refused(few_labels, quick):
 
 
 # Processes and threads
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's /proc")
+def test_many_fits_leave_nothing_behind(few_labels, quick):
+    def used():
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return len(os.listdir("/proc/self/fd")), pages * resource.getpagesize()
+
+    X, y = few_labels
+    clf = SelfSupervisedClassifier(quick(), pretrain_epochs=1)
+    for k in range(14):
+        if k == 4:
+            n_files, n_bytes = used()
+        clf.fit(X[:100], y[:100]).predict(X[:10])
+    assert used()[0] == n_files
+    assert used()[1] < n_bytes + 40 * 2**20  # it was 9 MB a fit with a graph for each
 
 
 def test_threads_predict_as_one_does(fitted, digits):
