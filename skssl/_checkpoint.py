@@ -8,6 +8,7 @@ them is pickled.
 import contextlib
 import glob
 import hashlib
+import inspect
 import json
 import os
 import pickle
@@ -30,6 +31,14 @@ def fingerprint(*parts):
             part = json.dumps(part, sort_keys=True, default=str).encode()
         total.update(len(part).to_bytes(8, "big") + part)
     return total.hexdigest()
+
+
+def source_of(cls):
+    """Return the code of a class, as far as it is known: it may change by hand."""
+    try:
+        return inspect.getsource(cls)
+    except (OSError, TypeError):  # typed at a prompt
+        return ""
 
 
 def callback_state(callback):

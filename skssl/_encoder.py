@@ -16,7 +16,7 @@ from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from ._checkpoint import Checkpoint, cached, fingerprint
+from ._checkpoint import Checkpoint, cached, fingerprint, source_of
 from ._distinct import distinct_images
 from ._images import validate_images
 from ._persistence import SaveMixin
@@ -237,7 +237,7 @@ class SelfSupervisedEncoder(
         if self.memory is not None or self.checkpoint_dir is not None:
             key = fingerprint(
                 distinct.digest,
-                joblib.hash(self.pretext_),
+                [joblib.hash(self.pretext_), source_of(type(self.pretext_))],
                 [self.epochs, self.batch_size, order_seed],
                 *describe(model, compile_kwargs),
             )

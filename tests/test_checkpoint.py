@@ -17,7 +17,14 @@ from sklearn.model_selection import GridSearchCV
 
 import skssl._encoder
 from skssl import RotationPretext, SelfSupervisedClassifier, SelfSupervisedEncoder
-from skssl._checkpoint import Checkpoint, cached, fingerprint, pack, unpack
+from skssl._checkpoint import (
+    Checkpoint,
+    cached,
+    fingerprint,
+    pack,
+    source_of,
+    unpack,
+)
 
 SCRIPT = Path(__file__).with_name("killed_fit.py")
 
@@ -68,6 +75,11 @@ def test_damaged_bytes_are_not_unpacked():
         assert unpack(bytes(damaged)) is None
     assert unpack(packed[:-1]) is None
     assert unpack(b"") is None
+
+
+def test_the_source_of_a_class_is_part_of_it():
+    assert "def fit(self, X, y=None):" in source_of(RotationPretext)
+    assert source_of(type("Typed", (), {})) == ""
 
 
 # Checkpoints
