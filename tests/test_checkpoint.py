@@ -331,6 +331,20 @@ def test_a_cache_that_cannot_be_written_is_said_and_not_used(tmp_path):
         assert cached(tmp_path / "file", "key", lambda: 1) == 1
 
 
+@pytest.mark.filterwarnings("ignore:Unable to cache to disk")  # joblib's words for it
+def test_a_full_disk_keeps_nothing_and_harms_nothing(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+    try:
+        values = cached(tmp_path, "key", lambda: np.arange(10_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert_array_equal(values, np.arange(10_000))
+    assert_array_equal(cached(tmp_path, "key", lambda: np.arange(3)), np.arange(3))
+
+
 def test_an_error_of_the_training_is_not_taken_for_one_of_the_cache(tmp_path):
     calls = []
 
