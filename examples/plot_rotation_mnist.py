@@ -51,7 +51,9 @@ X_train, y_train = X_train[:1000], y_train[:1000]
 # Only to look at: in training, turning is part of the input pipeline.
 
 X_task, y_task = RotationPretext().make_task(X_train)
-print(f"{len(X_train)} images make {len(X_task)} turned ones, labels 0 to {y_task.max()}")
+print(
+    f"{len(X_train)} images make {len(X_task)} turned ones, labels 0 to {y_task.max()}"
+)
 
 # %%
 # 3. Pretrain a network to tell the angle
