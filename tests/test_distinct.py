@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -20,6 +22,22 @@ def test_equal_images_are_found_wherever_they_are():
     distinct = distinct_of(images, chunk_values=40)
     assert sorted(distinct.rows) == [0, 1, 3]
     assert_array_equal(images[distinct.rows][distinct.index], images)
+
+
+def test_equal_images_are_found_among_thousands():
+    images = np.arange(4000).repeat(2).reshape(-1, 1, 1, 1)
+    distinct = distinct_of(images)
+    assert_array_equal(distinct.rows, np.arange(0, 8000, 2))
+    assert_array_equal(distinct.index, np.arange(4000).repeat(2))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_the_layout_in_memory_changes_nothing(dtype):
+    images = images_of(9, channels=3, dtype=dtype)
+    distinct = distinct_of(images)
+    for same in (np.asfortranarray(images), images[:, ::-1].copy()[:, ::-1]):
+        assert_array_equal(distinct_of(same).rows, distinct.rows)
+        assert distinct_of(same).digest == distinct.digest
 
 
 @pytest.mark.parametrize("chunk_values", [1, 50, 10**6])
@@ -46,6 +64,21 @@ def test_the_order_does_not_depend_on_the_scale(rescale):
     assert distinct_of(rescale(images)).digest != distinct.digest
 
 
+@pytest.mark.parametrize("rescale", [lambda X: X / 3, lambda X: X * 7 + 1])
+def test_rises_falls_and_level_steps_all_count_for_the_order(rescale):
+    pixels = ["222", "114", "330", "033", "024", "141", "411", "420", "303"]
+    images = np.array([list(map(int, p)) for p in pixels]).reshape(9, 1, 3, 1)
+    # All have the same sum, so that nothing but the steps tells them apart.
+    assert_array_equal(distinct_of(rescale(images)).rows, distinct_of(images).rows)
+
+
+def test_sums_of_large_images_are_exact():
+    images = np.full((8, 300, 300, 1), 250, np.uint8)  # beyond 2**24, float32 rounds
+    images[:, -1, -1, 0] = np.arange(8)
+    assert_array_equal(distinct_of(images).rows, np.arange(8))
+    assert_array_equal(distinct_of(images.astype(float)).rows, np.arange(8))
+
+
 def test_the_digest_tells_shapes_apart():
     images = images_of(3)
     turned = images.reshape(3, 5, 4, 1)
@@ -66,6 +99,17 @@ def test_only_the_given_rows_are_looked_at():
     distinct = distinct_images(images, np.array([2, 3, 7]))
     assert sorted(distinct.rows) == [2, 3, 7]
     assert_allclose(distinct.mean, images[[2, 3, 7]].mean(axis=(0, 1, 2)))
+
+
+def test_images_are_read_a_chunk_at_a_time():
+    images = np.zeros((100, 150, 150, 1), np.uint8)
+    tracemalloc.start()
+    try:
+        distinct_of(images, chunk_values=10**4)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < images.nbytes / 4
 
 
 def test_statistics_in_chunks_are_those_of_the_whole():
