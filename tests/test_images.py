@@ -1,4 +1,8 @@
+import resource
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 from scipy.sparse import csr_matrix
@@ -34,6 +38,17 @@ def test_other_rows_are_padded_with_a_warning():
     assert_array_equal(images[0].ravel(), [1, 1, 1, 1, 1, 1, 1, 0, 0])
 
 
+def test_only_a_fit_on_images_forgets_the_names_of_columns():
+    estimator = BaseEstimator()
+    validate_images(
+        estimator, pd.DataFrame([[1, 2, 3, 4]], columns=[*"abcd"]), reset=True
+    )
+    validate_images(estimator, np.zeros((1, 2, 2)), reset=False)
+    assert_array_equal(estimator.feature_names_in_, [*"abcd"])
+    validate_images(estimator, np.zeros((1, 2, 2)), reset=True)
+    assert not hasattr(estimator, "feature_names_in_")
+
+
 def test_a_memory_map_stays_on_disk(tmp_path):
     X = np.memmap(tmp_path / "x", np.uint8, "w+", shape=(4, 3, 3, 1))
     assert np.shares_memory(read(X), X)
@@ -47,6 +62,8 @@ def test_a_memory_map_stays_on_disk(tmp_path):
         (np.full((2, 3, 3), np.nan), None, "NaN"),
         (np.full((2, 3, 3), np.inf), None, "infinity"),
         (np.full((2, 9), np.nan), None, "NaN"),
+        (np.array([[0, np.inf, 0, 0]]), None, "infinity"),
+        (np.array([[0, -np.inf, 0, 0]]), None, "infinity"),
         (np.zeros((0, 3, 3)), None, "0 sample"),
         (np.zeros((0, 9)), None, "0 sample"),
         (np.zeros((2, 0, 3)), None, "at least one pixel"),
@@ -89,3 +106,17 @@ def test_released_pages_are_read_again_as_they_were(mode, tmp_path):
     release_pages(np.asarray(X)[1:])
     assert_array_equal(X, values)
     release_pages(values)  # nothing to let go of
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_released_pages_leave_the_process(tmp_path):
+    def resident():
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
+
+    np.ones(2**25, np.uint8).tofile(tmp_path / "images")
+    X = np.memmap(tmp_path / "images", np.uint8, "r", shape=(8, 2048, 2048, 1))
+    assert X.sum() == X.size
+    before = resident()
+    release_pages(np.asarray(X)[1:])
+    assert before - resident() > X.nbytes / 2
