@@ -480,6 +480,7 @@ def test_masked_pixels_are_refused_and_none_masked_is_an_array(X, data):
     if mask.any():
         assert "X.filled(value)" in refusal(read, masked)
         assert "X.filled(value)" in refusal(read, list(masked))
+        assert "X.filled(value)" in refusal(read, tuple(masked))
         assert_array_equal(
             read(masked.filled(1)), read(np.where(mask, X.dtype.type(1), X))
         )
