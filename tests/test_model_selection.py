@@ -97,6 +97,7 @@ def test_without_unlabelled_rows_folds_are_those_of_stratified_k_fold(shuffle):
         ([0, 1, -1] * 4, -1),
         (["cat", "dog", -1] * 4, -1),
         (("cat", "dog", "none") * 4, "none"),
+        (("cat", "dog", -1) * 4, -1),
         (np.array(["cat", "dog", -1] * 4, dtype=object), -1),
         (np.array(["cat", "dog", "-1"] * 4), "-1"),
         (np.array([0.0, 1.0, -1.0] * 4), -1),
@@ -227,6 +228,12 @@ def test_labels_that_make_no_folds(n_splits, y, message):
         next(SemiSupervisedKFold(n_splits).split(np.zeros((6, 1)), y))
 
 
+def test_one_labelled_row_a_fold_is_enough():
+    cv = SemiSupervisedKFold(2)
+    tests = [test.tolist() for _, test in cv.split([0] * 3, [0, -1, 0])]
+    assert tests == [[0], [2]]
+
+
 def test_too_few_rows_where_every_row_is_labelled():
     cv = SemiSupervisedKFold(3, unlabeled_label=None)
     with pytest.raises(
@@ -253,8 +260,9 @@ def test_a_class_with_few_members_and_groups_warn():
     y = [0, 0, 1, 1, 1, 1, -1]
     with pytest.warns(UserWarning, match="only 2 members, which is less than n_spl"):
         list(SemiSupervisedKFold(3).split(np.zeros(7), y))
-    with pytest.warns(UserWarning, match="groups parameter is ignored by SemiSup"):
+    with pytest.warns(UserWarning, match="groups .* ignored by SemiSup") as caught:
         list(SemiSupervisedKFold(2).split(np.zeros(7), y, groups=range(7)))
+    assert caught[0].filename == __file__
 
 
 def test_minus_one_in_a_list_of_strings_stays_the_mark():
