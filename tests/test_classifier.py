@@ -223,6 +223,21 @@ def test_minus_one_is_a_class_where_nothing_marks_unlabelled_rows():
     assert_array_equal(targets, [0, 1, 0])
 
 
+def test_none_is_no_mark_where_nothing_marks_unlabelled_rows():
+    with pytest.raises((TypeError, ValueError)):
+        encode_labels(["cat", None, "dog"], unlabeled_label=None)
+
+
+def test_a_single_class_is_no_fault_of_the_mark_where_there_is_none():
+    with pytest.raises(ValueError, match=r"1 class.* in 2 labelled of 2 rows\.$"):
+        encode_labels([1, 1], unlabeled_label=None)
+
+
+def test_labels_that_are_no_classes_are_refused_before_any_training():
+    with pytest.raises(ValueError, match="continuous"):
+        encode_labels([0.1, 0.2, -1, 0.3], unlabeled_label=-1)
+
+
 def test_one_hot_losses_train(few_labels, quick):
     X, y = few_labels
     clf = SelfSupervisedClassifier(
