@@ -4,6 +4,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.utils import get_tags
 
 from skssl import RotationPretext
 
@@ -27,6 +28,13 @@ def test_every_view_is_rot90_pixel_for_pixel(shape, dtype):
     for row, image in enumerate(images):
         for view, angle in enumerate(angles):
             assert_array_equal(views[row, view], np.rot90(image, angle // 90))
+
+
+@pytest.mark.parametrize("angles", [[0, 90], range(0, 91, 90), np.array([0, 90])])
+def test_angles_may_come_in_any_sequence(angles):
+    X = np.arange(4).reshape(1, 2, 2)
+    expected = RotationPretext((0, 90)).fit_transform(X)
+    assert_array_equal(RotationPretext(angles).fit_transform(X), expected)
 
 
 def test_half_turns_take_images_that_are_not_square():
@@ -53,6 +61,13 @@ def test_make_task_is_the_flattened_views():
     assert_array_equal(y_task, [0, 1, 2, 3] * 7)
 
 
+def test_make_task_fits_nothing():
+    pretext = RotationPretext()
+    before = dict(vars(pretext))
+    pretext.make_task(np.zeros((2, 4, 4)))
+    assert vars(pretext) == before
+
+
 def test_flat_rows_take_their_image_shape():
     X = np.arange(2 * 12).reshape(2, 12)
     views = RotationPretext((0, 180), image_shape=(2, 3, 2)).fit_transform(X)
@@ -67,6 +82,11 @@ def test_data_frames_are_flat_rows_with_names():
     assert_array_equal(pretext.transform(X)[0, 0, :, :, 0], [[0, 1], [2, 3]])
     with pytest.raises(ValueError, match="feature names"):
         pretext.transform(X.rename(columns={"a": "z"}))
+
+
+def test_the_tags_name_the_dtypes_that_are_kept():
+    tags = get_tags(RotationPretext()).transformer_tags
+    assert tags.preserves_dtype == ["float64", "float32", "uint8"]
 
 
 def test_the_input_is_not_changed():
