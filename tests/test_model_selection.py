@@ -265,6 +265,12 @@ def test_a_class_with_few_members_and_groups_warn():
     assert caught[0].filename == __file__
 
 
+@pytest.mark.parametrize("dtype", ["i1", "u2", "f4", "<U7", bool])
+def test_labels_keep_their_dtype(dtype):
+    y = np.array([1, 0, 1]).astype(dtype)
+    assert known_labels(y, None)[1].dtype == dtype
+
+
 def test_minus_one_in_a_list_of_strings_stays_the_mark():
     rows, labels = known_labels(["cat", -1, "dog"], -1)
     assert_array_equal(rows, [0, 2])
