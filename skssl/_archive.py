@@ -114,6 +114,9 @@ def network_bytes(model, folder):
     for node in _dicts(config):
         if "compile_config" in node:
             node["compile_config"] = None
+        # scikeras registers Keras's own classes once it has pickled a model.
+        if node.get("registered_name") == f">{node.get('class_name')}":
+            node["registered_name"] = node["class_name"]
     members[KERAS_CONFIG] = json.dumps(config).encode()
     buffer = io.BytesIO()
     write_zip(buffer, members)

@@ -47,6 +47,8 @@ def architecture(model, compile_kwargs):
     }
     config = [json.loads(model.to_json()), settings]
     text = json.dumps(config, sort_keys=True, default=str)
+    # scikeras registers Keras's own classes once it has pickled a model.
+    text = text.replace('"registered_name": ">', '"registered_name": "')
     # Keras numbers its objects through the whole process: number them from here on.
     numbers = defaultdict(itertools.count)
     for name in dict.fromkeys(re.findall(r'"name": "([^"]+)"', text)):

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import pickle
 import random
 import subprocess
 import sys
@@ -181,6 +182,7 @@ def test_another_process_predicts_the_same_bits(classifier, path, tmp_path):
 
 
 def test_an_encoder_comes_back_as_it_was(encoder, tmp_path):
+    pickle.loads(pickle.dumps(encoder))  # scikeras registers classes at that
     loaded = reloaded(encoder, tmp_path)
     assert_same(loaded, encoder)
     assert loaded.score(X) == encoder.score(X)

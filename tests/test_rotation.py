@@ -1,12 +1,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import get_tags
 
 from skssl import RotationPretext
+from skssl.pretext import GivenViews
 
 
 def test_one_turn_is_counter_clockwise():
@@ -66,6 +67,27 @@ def test_make_task_fits_nothing():
     before = dict(vars(pretext))
     pretext.make_task(np.zeros((2, 4, 4)))
     assert vars(pretext) == before
+
+
+def test_classes_are_named_by_angle_or_by_number():
+    assert RotationPretext((0, 180)).class_names == ("0°", "180°")
+    assert GivenViews(2).class_names == ("view 0", "view 1")
+
+
+def test_the_head_gives_float32_probabilities_under_mixed_precision():
+    import keras
+
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        features = keras.Input((3,))
+        head = RotationPretext((0, 180)).build_head(features, image_shape=(4, 4, 1))
+        probabilities = np.asarray(keras.Model(features, head)(np.eye(3)))
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert probabilities.dtype == np.float32
+    assert probabilities.shape == (3, 2)
+    assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
 
 
 def test_flat_rows_take_their_image_shape():

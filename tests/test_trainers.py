@@ -1,3 +1,5 @@
+import pickle
+
 import keras
 import numpy as np
 import pytest
@@ -75,6 +77,8 @@ def test_what_was_trained_stays_as_it_is():
 def test_names_do_not_tell_networks_apart_and_all_else_does():
     same = [architecture(network(seed), settings()) for seed in range(2)]
     assert same[0] == same[1]
+    pickle.loads(pickle.dumps(network()))  # scikeras registers classes at that
+    assert architecture(network(), settings()) == same[0]
     others = [
         architecture(network(model__filters=(3,)), settings()),
         architecture(network(model__dropout=0.4), settings()),
