@@ -57,9 +57,16 @@ def encode_labels(y, unlabeled_label, classes=None):
         Index into `classes` of each.
     """
     rows, labels = known_labels(y, unlabeled_label)
-    if len(labels):
-        check_classification_targets(labels)
-    classes = np.unique(labels if classes is None else classes)
+    try:
+        if len(labels):
+            check_classification_targets(labels)
+        classes = np.unique(labels if classes is None else classes)
+    except TypeError as error:
+        kinds = sorted({type(label).__name__ for label in labels.tolist()})
+        raise TypeError(
+            f"y must hold labels that can be sorted, got such of types {kinds}. Make "
+            "them all numbers or all text."
+        ) from error
     if len(classes) < 2:
         remark = ""
         if unlabeled_label is not None:

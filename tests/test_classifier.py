@@ -224,7 +224,7 @@ def test_minus_one_is_a_class_where_nothing_marks_unlabelled_rows():
 
 
 def test_none_is_no_mark_where_nothing_marks_unlabelled_rows():
-    with pytest.raises((TypeError, ValueError)):
+    with pytest.raises((TypeError, ValueError), match="y must hold labels|unknown"):
         encode_labels(["cat", None, "dog"], unlabeled_label=None)
 
 
