@@ -715,7 +715,7 @@ def test_weights_that_lie_elsewhere_are_refused(kind, path, tmp_path):
         elif kind == "hard link":
             file["more"] = file["layers"]
         else:
-            file.create_dataset("more", (10**6,), chunks=True, compression="gzip")
+            file.create_dataset("more", (10**6,), "f4", chunks=True, compression="gzip")
 
     target = changed_network(path, tmp_path / "estimator", weights_file(change))
     message = {
