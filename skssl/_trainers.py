@@ -14,6 +14,7 @@ from collections import defaultdict
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 # So many copies, of so many weights, are kept: five numbers for each weight.
 MAX_IDLE = 8
@@ -77,7 +78,7 @@ def _is_of_keras(node):
 
 def _reusable_key(model, compile_kwargs):
     """Return what copies that may train in place of a model are kept by, or None."""
-    if model.count_params() > MAX_IDLE_WEIGHTS:
+    if model.count_params() > MAX_IDLE_WEIGHTS or tf.distribute.has_strategy():
         return None
     try:
         text = architecture(model, compile_kwargs)

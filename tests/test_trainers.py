@@ -3,6 +3,7 @@ import pickle
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from numpy.testing import assert_array_equal
 
 import skssl._trainers
@@ -160,6 +161,12 @@ def test_few_and_small_copies_are_kept(idle, monkeypatch):
     monkeypatch.setattr(skssl._trainers, "MAX_IDLE_WEIGHTS", 10)
     idle.clear()
     trained_weights(network())
+    assert idle == {}
+
+
+def test_under_a_strategy_the_model_trains_itself(idle):
+    with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
+        trained_weights(network())
     assert idle == {}
 
 
