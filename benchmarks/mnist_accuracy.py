@@ -2,6 +2,8 @@
 
 python benchmarks/mnist_accuracy.py few-labels [--data mnist.npz] [--seeds 5]
     60,000 images, 10 labels a class, everything else at its default.
+python benchmarks/mnist_accuracy.py few-images [--data mnist.npz] [--seeds 3]
+    The same with 1,000 images in all, 200 of them labelled.
 python benchmarks/mnist_accuracy.py tutorial [--data mnist.npz] [--seeds 3]
     1,000 labelled images, 5 epochs of pretraining and 5 of fine-tuning.
 """
@@ -23,6 +25,18 @@ def few_labels(seed, train, test, n_per_class=10):
     rows = [rng.permutation(np.flatnonzero(y == k))[:n_per_class] for k in range(10)]
     y_few = np.full(len(y), -1)
     y_few[np.concatenate(rows)] = y[np.concatenate(rows)]
+    return with_and_without(seed, X, y_few, test)
+
+
+def few_images(seed, train, test, n_images=1000, n_labels=200):
+    """Return the same where there are few images, too."""
+    rows = np.random.default_rng(seed).permutation(len(train[0]))[:n_images]
+    X, y = train[0][rows], train[1][rows].astype(int)
+    y[n_labels:] = -1
+    return with_and_without(seed, X, y, test)
+
+
+def with_and_without(seed, X, y_few, test):
     scores = {}
     for name, epochs in [("supervised", 0), ("pretrained", 5)]:
         clf = SelfSupervisedClassifier(pretrain_epochs=epochs, random_state=seed)
@@ -46,13 +60,16 @@ def tutorial(seed, train, test):
     return scores
 
 
+RUNS = {"few-labels": few_labels, "few-images": few_images, "tutorial": tutorial}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("setting", choices=["few-labels", "tutorial"])
+    parser.add_argument("setting", choices=RUNS)
     parser.add_argument("--data", help="mnist.npz; without it Keras downloads it")
     parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
-    run = few_labels if arguments.setting == "few-labels" else tutorial
+    run = RUNS[arguments.setting]
     train, test = load_mnist(arguments.data)
     results = []
     for seed in range(arguments.seeds):

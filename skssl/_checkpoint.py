@@ -49,7 +49,7 @@ def callback_state(callback):
             if name != "_model":
                 pickle.dumps(value)
                 kept[name] = value
-        except Exception:  # noqa: S112  an open file, a lock: nothing to go on from
+        except Exception:  # an open file, a lock: nothing to go on from
             continue
     return kept
 

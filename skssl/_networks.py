@@ -257,9 +257,9 @@ def copy_weights(source, target):
 def transfer_weights(source, network):
     """Give a network a pretrained backbone, but keep a last Dense layer fresh.
 
-    What such a layer has learned is the pretext task, and its outputs have grown large
-    for it: on MNIST with 10 labels a class, fine-tuning from there ends several points
-    lower (benchmarks/README.md). A frozen one keeps its pretrained weights.
+    What such a layer has learned is the pretext task, and its outputs have grown so
+    large for it that the few steps of fine-tuning hardly change it any more. A frozen
+    one keeps its pretrained weights, and so does an only layer with weights.
     """
     *others, last = [layer for layer in network.layers if layer.weights] or [None]
     fresh = isinstance(last, keras.layers.Dense) and last.trainable and others

@@ -68,12 +68,10 @@ def _is_of_keras(node):
     if not isinstance(node, dict):
         return True
     name, module = node.get("class_name"), node.get("module") or ""
-    if name is not None and (
-        name == "Lambda" or not (module + ".").startswith("keras.")
-    ):
-        if name != "__keras_tensor__":
-            return False
-    return all(map(_is_of_keras, node.values()))
+    known = name in (None, "__keras_tensor__") or (
+        name != "Lambda" and f"{module}.".startswith("keras.")
+    )
+    return known and all(map(_is_of_keras, node.values()))
 
 
 def _reusable_key(model, compile_kwargs):
@@ -82,9 +80,7 @@ def _reusable_key(model, compile_kwargs):
         return None
     try:
         text = architecture(model, compile_kwargs)
-    except (
-        Exception
-    ):  # whatever an object of the user raises that cannot say what it is
+    except Exception:  # raised by an object of the user that cannot be put in words
         return None
     if not _is_of_keras(json.loads(text)):
         return None

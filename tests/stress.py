@@ -39,7 +39,6 @@ def killed_run(folder, rng, mean_life):
     kills = []
     while True:
         process = start(folder, "killed.npz")
-        # From the first checkpoint that is there, or from when there can be one.
         began, life = time.monotonic(), rng.exponential(mean_life)
         while process.poll() is None and time.monotonic() - began < life:
             time.sleep(0.001)
