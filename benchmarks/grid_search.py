@@ -4,6 +4,8 @@ python benchmarks/grid_search.py memory [--data mnist.npz]
     8 candidates, 3 folds, with memory= and without; the cache starts empty.
 python benchmarks/grid_search.py jobs [--data mnist.npz]
     The same with n_jobs=2 and n_jobs=1, without memory=.
+
+One image in ten has a label; `--labels` gives another number.
 """
 
 import argparse
@@ -15,22 +17,24 @@ from numpy.testing import assert_array_equal
 from scikeras.wrappers import KerasClassifier
 from sklearn.model_selection import GridSearchCV
 
-from skssl import SelfSupervisedClassifier, build_cnn
+from skssl import SelfSupervisedClassifier, SemiSupervisedKFold, build_cnn
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("setting", choices=["memory", "jobs"])
     parser.add_argument("--data", help="mnist.npz; without it Keras downloads it")
-    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--images", type=int, default=3000)
+    parser.add_argument("--labels", type=int, default=300)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--candidates", type=int, default=8)
     arguments = parser.parse_args()
     (X, y), _ = load_mnist(arguments.data)
-    X, y = X[: arguments.images], y[: arguments.images]
-    rates = [3e-4 * 1.5**k for k in range(arguments.candidates)]
-    scores = {}
+    X, y = X[: arguments.images], y[: arguments.images].astype(int)
+    y[arguments.labels :] = -1
+    # Parameters of fine-tuning alone: the optimizer serves pretraining, too.
+    grid = {"frozen_layers": [0, 2, 4, "all"], "estimator__batch_size": [32, 64]}
+    folds, scores = SemiSupervisedKFold(3), {}
 
     def search(name, n_jobs=None, **params):
         classifier = SelfSupervisedClassifier(
@@ -41,8 +45,7 @@ def main():
             random_state=0,
             **params,
         )
-        grid = {"estimator__optimizer__learning_rate": rates}
-        found = GridSearchCV(classifier, grid, cv=3, n_jobs=n_jobs, refit=False)
+        found = GridSearchCV(classifier, grid, cv=folds, n_jobs=n_jobs, refit=False)
         results = found.fit(X, y).cv_results_
         scores[name] = [results[f"split{k}_test_score"] for k in range(3)]
         return lambda: results["mean_test_score"].max()

@@ -26,7 +26,7 @@ class DistinctImages:
     digest: str  # of all their content
 
 
-def distinct_images(images, rows, chunk_values=2**22):
+def distinct_images(images, rows, chunk_values=2**19):
     """Find the distinct images, and the statistics of their pixels, in one pass.
 
     Parameters
@@ -35,7 +35,7 @@ def distinct_images(images, rows, chunk_values=2**22):
         Images, read a chunk at a time, so that a memory map stays on disk.
     rows : ndarray of shape (n_rows,)
         The rows to look at.
-    chunk_values : int, default=2**22
+    chunk_values : int, default=2**19
         About how many values to read at once.
 
     Returns

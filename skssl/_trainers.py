@@ -23,6 +23,83 @@ MAX_IDLE_WEIGHTS = 5_000_000
 _idle = {}  # key: (compiled copy, initial values of its optimizer)
 
 
+class BlockTrainer(keras.Model):
+    """Model that trains on a block of batches in one call of TensorFlow.
+
+    For small networks, a call and a batch of its own from the input cost more time than
+    a step.
+
+    Attributes
+    ----------
+    prepare : callable
+        Turns (images, seed, *labels) of a batch into what the network is trained on.
+    """
+
+    prepare = None
+
+    def make_train_function(self, force=False):
+        """Make the function that Keras calls with an iterator over blocks."""
+        if self.train_function is not None and not force:
+            return
+        # No AutoGraph: it would rewrite a task's code, and its errors.
+        step = tf.function(
+            self.train_step,
+            jit_compile=self.jit_compile,
+            reduce_retracing=True,
+            autograph=False,
+        )
+
+        def train_block(iterator):
+            images, seeds, bounds, *labels = iterator.get_next()
+
+            def train_batch(i):
+                batch = slice(bounds[i], bounds[i + 1])
+                batch_labels = [label[batch] for label in labels]
+                step(self.prepare(images[batch], seeds[i], *batch_labels))
+                return [i + 1]
+
+            tf.while_loop(lambda i: i < tf.shape(seeds)[0], train_batch, [0])
+            return self.get_metrics_result()
+
+        self.train_function = tf.function(
+            train_block, reduce_retracing=True, autograph=False
+        )
+
+
+class FusedAdam(keras.optimizers.Adam):
+    """Adam of Keras, whose update is one operation of TensorFlow instead of many.
+
+    Behind frozen layers these many are half the time of a step.
+    """
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Update one variable."""
+        index = self._get_variable_index(variable)
+        state = variable, self._momentums[index], self._velocities[index]
+        var, m, v = [x.value if isinstance(x, keras.Variable) else x for x in state]
+        dtype = variable.dtype
+        step = tf.cast(self.iterations + 1, dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=var.handle,
+            m=m.handle,
+            v=v.handle,
+            beta1_power=tf.cast(self.beta_1, dtype) ** step,
+            beta2_power=tf.cast(self.beta_2, dtype) ** step,
+            lr=tf.cast(learning_rate, dtype),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=tf.cast(tf.convert_to_tensor(gradient), dtype),
+        )
+
+
+def _fused(optimizer):
+    """Return an optimizer that does the same in less time, or itself."""
+    if type(optimizer) is keras.optimizers.Adam and not optimizer.amsgrad:
+        return FusedAdam.from_config(optimizer.get_config())
+    return optimizer
+
+
 class LiveNormalization(keras.layers.Normalization):
     """Normalization by the statistics it has, not by those it was traced with."""
 
@@ -53,7 +130,7 @@ def architecture(model, compile_kwargs):
     # Keras numbers its objects through the whole process: number them from here on.
     numbers = defaultdict(itertools.count)
     for name in dict.fromkeys(re.findall(r'"name": "([^"]+)"', text)):
-        base = re.sub(r"_\d+$", "", name)
+        base = re.sub(r"_?\d+", "", name)
         text = text.replace(f'"{name}"', f'"{base}#{next(numbers[base])}"')
     return text
 
@@ -74,17 +151,32 @@ def _is_of_keras(node):
     return known and all(map(_is_of_keras, node.values()))
 
 
-def _reusable_key(model, compile_kwargs):
+def _reusable_key(model, compile_kwargs, prepare):
     """Return what copies that may train in place of a model are kept by, or None."""
+    task = getattr(prepare, "__self__", None)
+    own = [prepare] if task is None else [prepare, type(task)]
+    if not all(x.__module__.startswith("skssl.") for x in own):
+        return None
     if model.count_params() > MAX_IDLE_WEIGHTS or tf.distribute.has_strategy():
         return None
+    optimizer = compile_kwargs["optimizer"]
     try:
-        text = architecture(model, compile_kwargs)
+        if _number_as_rate(optimizer) is not None:  # a variable, which is assigned
+            config = {**optimizer.get_config(), "learning_rate": 0.0}
+            optimizer = type(optimizer).from_config(config)
+        text = architecture(model, {**compile_kwargs, "optimizer": optimizer})
     except Exception:  # raised by an object of the user that cannot be put in words
         return None
     if not _is_of_keras(json.loads(text)):
         return None
-    return keras.config.dtype_policy().name, text
+    preparation = [x.__qualname__ for x in own], vars(task) if task else None
+    return keras.config.dtype_policy().name, text, repr(preparation)
+
+
+def _number_as_rate(optimizer):
+    """Return the learning rate of an optimizer, if it is no schedule."""
+    rate = optimizer.get_config().get("learning_rate")
+    return rate if isinstance(rate, float) else None
 
 
 @contextlib.contextmanager
@@ -103,35 +195,60 @@ def seeded(seed):
         np.random.set_state(numpy_state)
 
 
+def shell(model, compile_kwargs, prepare):
+    """Return a compiled model with the same layers, to train in place of a model.
+
+    So the optimizer, as large as two networks, does not stay with that. It is a
+    BlockTrainer, or a plain model where every step has to be one of Keras's own.
+
+    Parameters
+    ----------
+    model : keras.Model
+        A network that is not compiled.
+    compile_kwargs : dict
+        Arguments of `keras.Model.compile`.
+    prepare : callable
+        Turns (images, seed, *labels) of a batch into what the network is trained on.
+    """
+    plain = tf.distribute.has_strategy() or compile_kwargs.get("run_eagerly")
+    kind = keras.Model if plain else BlockTrainer
+    shell = kind(model.input, model.output, name=model.name)
+    if not plain:
+        shell.prepare = prepare
+        optimizer = _fused(compile_kwargs["optimizer"])
+        replaced = {"optimizer": optimizer, "steps_per_execution": 1}
+        compile_kwargs = {**compile_kwargs, **replaced}
+    shell.compile(**compile_kwargs)
+    shell.optimizer.build(shell.trainable_variables)
+    return shell
+
+
 @contextlib.contextmanager
-def trainer(model, compile_kwargs, reuse):
+def trainer(model, compile_kwargs, prepare, reuse):
     """Lend a compiled network to train in place of a model, which gets its weights.
 
     A compiled model trains itself, and goes on with the optimizer it has.
 
     Parameters
     ----------
-    model : keras.Model
-        Where the training starts, and what has its result.
-    compile_kwargs : dict
-        Arguments of `keras.Model.compile`.
+    model, compile_kwargs, prepare : keras.Model, dict, callable
+        Where the training starts and what has its result; the others as in
+        :func:`shell`.
     reuse : bool
         Whether a copy may train in its place, for lack of a user's code that sees it.
     """
     if model.compiled:
         yield model
         return
-    key = _reusable_key(model, compile_kwargs) if reuse else None
+    key = _reusable_key(model, compile_kwargs, prepare) if reuse else None
     if key is None:
-        # A shell with the same layers: the optimizer, as large as two networks, is not
-        # to stay with the model.
-        shell = keras.Model(model.input, model.output, name=model.name)
-        shell.compile(**compile_kwargs)
-        shell.optimizer.build(shell.trainable_variables)
-        yield shell
+        yield shell(model, compile_kwargs, prepare)
         return
-    copy, initial = _idle.pop(key, None) or _compiled_copy(model, compile_kwargs)
+    copy, initial = _idle.pop(key, None) or _copied(model, compile_kwargs, prepare)
     _assign(copy.optimizer.variables, initial)
+    rate = _number_as_rate(compile_kwargs["optimizer"])
+    if rate is not None:
+        copy.optimizer.learning_rate = rate
     _assign(copy.variables, model.variables)
     yield copy
     _assign(model.variables, copy.variables)
@@ -140,11 +257,9 @@ def trainer(model, compile_kwargs, reuse):
         _idle.pop(next(iter(_idle)), None)
 
 
-def _compiled_copy(model, compile_kwargs):
+def _copied(model, compile_kwargs, prepare):
     with seeded(0):  # no seed that it draws is kept
-        copy = _live_copy(model)
-    copy.compile(**compile_kwargs)
-    copy.optimizer.build(copy.trainable_variables)
+        copy = shell(_live_copy(model), compile_kwargs, prepare)
     return copy, [np.array(variable) for variable in copy.optimizer.variables]
 
 

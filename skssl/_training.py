@@ -1,8 +1,8 @@
 """Training and prediction: Keras `fit` on a tf.data input.
 
-Who owns what: `_batches` owns the order of the rows and hands out raw images, a batch
-at a time; the pretext task turns them into inputs and targets inside the input
-pipeline; Keras owns the steps, the metrics and the callbacks; `_Progress` watches a
+Who owns what: `_Batches` owns the order of the rows and hands out raw images, a block
+of batches at a time; the pretext task turns a batch into inputs and targets, as a part
+of the step; Keras owns the steps, the metrics and the callbacks; `_Progress` watches a
 training and keeps its state. All randomness of the input comes from (seed, epoch), so
 that an epoch can be repeated exactly.
 """
@@ -18,10 +18,11 @@ from sklearn.model_selection import train_test_split
 from ._checkpoint import callback_state
 from ._images import load_batch, release_pages
 from ._networks import check_process, finetune_schedule, split_frozen
-from ._trainers import seeded, trainer
+from ._trainers import BlockTrainer, seeded, shell, trainer
 
-# Keras returns to Python after so many steps: less overhead for small networks.
-STEPS_PER_EXECUTION = 32
+# So many steps are one call of TensorFlow, if their images are not larger than this.
+STEPS_PER_BLOCK = 32
+MAX_BLOCK_BYTES = 2**24
 # Keeps the activations of a prediction to some hundred megabytes.
 PREDICTION_BATCH_SIZE = 256
 # The outputs of frozen layers are kept up to this size, else computed at every step.
@@ -35,48 +36,129 @@ INDIFFERENT_CALLBACKS = (
 )
 
 
-def _batches(
-    images, rows, batch_size, seed, *labels, shuffle=True, passes=1, first_epoch=0
-):
-    """Return a tf.data set of (images, seed, *labels) that reads rows batch by batch.
-
-    One run through it, an epoch, reads every row `passes` times.
+class _Batches:
+    """Rows of images in batches, epoch by epoch, as tf.data sets.
 
     Batches differ by at most one row in size, so none is left tiny at the end.
+
+    Parameters
+    ----------
+    images : ndarray of shape (n_samples, ..., height, width, channels)
+        Images, read a block of batches at a time.
+    rows : ndarray of shape (n_rows,)
+        The rows to read.
+    batch_size, seed : int
+        Largest size of a batch, and what the order of each epoch follows from.
+    labels : sequence of ndarray of shape (n_rows, ...)
+        What is handed out along with the images.
+    shuffle : bool, default=True
+        Whether to draw a new order in each pass.
+    passes : int, default=1
+        How often an epoch reads every row.
+    first_epoch : int, default=0
+        Number of the first epoch, from which the order follows, too.
     """
-    n_batches = math.ceil(len(rows) / batch_size)
-    epochs = itertools.count(first_epoch)
 
-    def one_epoch():
-        rng = np.random.default_rng([seed, next(epochs)])
-        for _ in range(passes):
-            order = rng.permutation(len(rows)) if shuffle else np.arange(len(rows))
-            for batch in np.array_split(order, n_batches):
-                batch_seed = rng.integers(2**31 - 1, size=2, dtype=np.int32)
-                yield (
-                    load_batch(images[rows[batch]]),
-                    batch_seed,
-                    *(label[batch] for label in labels),
-                )
-                release_pages(images)
+    def __init__(
+        self,
+        images,
+        rows,
+        batch_size,
+        seed,
+        labels=(),
+        *,
+        shuffle=True,
+        passes=1,
+        first_epoch=0,
+    ):
+        self.images, self.rows, self.labels = images, rows, labels
+        self.seed, self.shuffle, self.passes = seed, shuffle, passes
+        self.first_epoch = first_epoch
+        self.n_batches = math.ceil(len(rows) / batch_size)
 
-    dtype = load_batch(images[:1]).dtype
-    signature = (
-        tf.TensorSpec((None, *images.shape[1:]), dtype),
-        tf.TensorSpec((2,), tf.int32),
-        *(tf.TensorSpec((None, *x.shape[1:]), x.dtype) for x in labels),
-    )
-    dataset = tf.data.Dataset.from_generator(one_epoch, output_signature=signature)
-    return dataset.apply(tf.data.experimental.assert_cardinality(passes * n_batches))
+    def blocks(self, n_done, max_steps):
+        """Return an endless set of blocks, as a BlockTrainer takes them.
+
+        Parameters
+        ----------
+        n_done : int
+            Number of epochs to pass over.
+        max_steps : int
+            Largest number of batches in a block.
+
+        Returns
+        -------
+        dataset : tf.data.Dataset of (images, seeds, bounds, *labels)
+            The images of a block, a seed for each batch, and where in the images each
+            batch begins and the last one ends.
+        n_blocks : int
+            Number of blocks of an epoch.
+        """
+        largest = math.ceil(len(self.rows) / self.n_batches)
+        batch_bytes = load_batch(self.images[:1]).nbytes * largest
+        n_steps = max(1, min(max_steps, MAX_BLOCK_BYTES // batch_bytes))
+
+        def blocks():
+            for epoch in itertools.count(self.first_epoch + n_done):
+                yield from self._epoch(epoch, n_steps)
+
+        n_blocks = math.ceil(self.passes * self.n_batches / n_steps)
+        return self._dataset(blocks).prefetch(1), n_blocks
+
+    def separate(self, prepare, n_done=0):
+        """Return a set of single, prepared batches; a run through it is an epoch."""
+        epochs = itertools.count(self.first_epoch + n_done)
+        dataset = self._dataset(lambda: self._epoch(next(epochs), 1))
+        n_batches = self.passes * self.n_batches
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(n_batches))
+        # As plain functions: AutoGraph would rewrite a task's code, and its errors.
+        prepare = tf.autograph.experimental.do_not_convert(prepare)
+        return dataset.map(
+            lambda images, seeds, _, *labels: prepare(images, seeds[0], *labels)
+        ).prefetch(1)
+
+    def _epoch(self, epoch, n_steps):
+        rng, n_rows = np.random.default_rng([self.seed, epoch]), len(self.rows)
+        batches = []
+        for _ in range(self.passes):
+            order = rng.permutation(n_rows) if self.shuffle else np.arange(n_rows)
+            batches += np.array_split(order, self.n_batches)
+        seeds = rng.integers(2**31 - 1, size=(len(batches), 2), dtype=np.int32)
+        for start in range(0, len(batches), n_steps):
+            block = batches[start : start + n_steps]
+            order = np.concatenate(block)
+            yield (
+                load_batch(self.images[self.rows[order]]),
+                seeds[start : start + n_steps],
+                np.cumsum([0, *map(len, block)], dtype=np.int32),
+                *(label[order] for label in self.labels),
+            )
+            release_pages(self.images)
+
+    def _dataset(self, blocks):
+        image = load_batch(self.images[:1])
+        signature = (
+            tf.TensorSpec((None, *image.shape[1:]), image.dtype),
+            tf.TensorSpec((None, 2), tf.int32),
+            tf.TensorSpec((None,), tf.int32),
+            *(tf.TensorSpec((None, *x.shape[1:]), x.dtype) for x in self.labels),
+        )
+        dataset = tf.data.Dataset.from_generator(blocks, output_signature=signature)
+        options = tf.data.Options()
+        # Nothing to tune, and its thread can take a second to end.
+        options.autotune.enabled = False
+        return dataset.with_options(options)
 
 
 def _pretext_batches(pretext, images, rows, batch_size, seed, **order):
-    """Return a tf.data set of the pretext task; nothing of it is materialised."""
+    """Return batches of images that a pretext task makes `batch_size` inputs of."""
     images_per_batch = max(1, batch_size // pretext.n_views)
-    dataset = _batches(images, rows, images_per_batch, seed, **order)
-    # As a plain function: AutoGraph would rewrite the task's code, and its errors.
-    make_batch = tf.autograph.experimental.do_not_convert(pretext.make_batch)
-    return dataset.map(make_batch).prefetch(tf.data.AUTOTUNE)
+    return _Batches(images, rows, images_per_batch, seed, **order)
+
+
+def _labelled(image, seed, *labels):
+    """Prepare a batch of labelled images, which is to leave it as it is."""
+    return image, *labels
 
 
 class _Progress(keras.callbacks.Callback):
@@ -146,7 +228,8 @@ def _diverged(stage, what, epoch):
 def _run(
     model,
     compile_kwargs,
-    make_batches,
+    batches,
+    prepare,
     stage,
     *,
     epochs,
@@ -162,8 +245,10 @@ def _run(
         The network to train.
     compile_kwargs : dict
         Arguments of `keras.Model.compile`.
-    make_batches : callable
-        Takes the epoch to begin with, returns a tf.data set of the epochs from there.
+    batches : _Batches
+        What to train on.
+    prepare : callable
+        Turns (images, seed, *labels) of a batch into what the network is trained on.
     stage : str
         Name of the stage, for messages.
     epochs : int
@@ -181,19 +266,23 @@ def _run(
         Loss and metrics of each epoch, those before the checkpoint included.
     """
     progress = _Progress(stage, checkpoint, list(callbacks))
-    first_epoch = progress.state["epoch"] if progress.state else 0
+    n_done = progress.state["epoch"] if progress.state else 0
     if progress.state and progress.state["stopped"]:
-        epochs = first_epoch
-    # A callback of the user's may want to see every step.
-    steps = 1 if callbacks else STEPS_PER_EXECUTION
-    compile_kwargs = {"steps_per_execution": steps, **compile_kwargs}
-    with trainer(model, compile_kwargs, _are_indifferent(callbacks)) as trained:
+        epochs = n_done
+    reuse = all(isinstance(x, INDIFFERENT_CALLBACKS) for x in callbacks)
+    with trainer(model, compile_kwargs, prepare, reuse) as trained:
+        if isinstance(trained, BlockTrainer):
+            # A callback of the user's may want to see every step.
+            max_steps = 1 if callbacks else STEPS_PER_BLOCK
+            dataset, settings["steps_per_epoch"] = batches.blocks(n_done, max_steps)
+        else:
+            dataset = batches.separate(prepare, n_done)
         trained.fit(
-            make_batches(first_epoch),
-            initial_epoch=first_epoch,
+            dataset,
+            initial_epoch=n_done,
             epochs=epochs,
             callbacks=[*callbacks, progress],
-            shuffle=False,  # `_batches` does it
+            shuffle=False,  # `_Batches` does it
             **settings,
         )
     if not all(np.isfinite(weight).all() for weight in model.get_weights()):
@@ -263,9 +352,8 @@ def pretrain(
     return _run(
         model,
         compile_kwargs,
-        lambda first_epoch: _pretext_batches(
-            pretext, images, rows, batch_size, seed, first_epoch=first_epoch
-        ),
+        _pretext_batches(pretext, images, rows, batch_size, seed),
+        pretext.make_batch,
         "pretraining",
         epochs=epochs,
         checkpoint=checkpoint,
@@ -279,7 +367,8 @@ def evaluate_pretext(pretext_model, pretext, images, *, batch_size):
     model = keras.Model(pretext_model.input, pretext_model.output)
     model.compile(loss=loss, metrics=metrics)
     rows = np.arange(len(images))
-    dataset = _pretext_batches(pretext, images, rows, batch_size, 0, shuffle=False)
+    batches = _pretext_batches(pretext, images, rows, batch_size, 0, shuffle=False)
+    dataset = batches.separate(pretext.make_batch)
     results = model.evaluate(dataset, verbose=0, return_dict=True)
     loss = results.pop("loss")
     return float(next(iter(results.values()), -loss))
@@ -332,8 +421,8 @@ def finetune(
     if only_epoch is not None:
         callbacks, validation_split, settings["epochs"] = [], 0, 1
         if not model.compiled:  # its optimizer goes on at the next epoch
-            model.compile(**network.compile_kwargs)
-            model.optimizer.build(model.trainable_variables)
+            model = shell(model, network.compile_kwargs, _labelled)
+            network.classifier = model
     elif _are_indifferent(callbacks):
         parts = split_frozen(network)
         if parts and _frozen_bytes(parts[0], len(rows)) <= MAX_FROZEN_BYTES:
@@ -354,32 +443,21 @@ def finetune(
     if settings["epochs"] is None:
         settings["epochs"], passes = finetune_schedule(len(train), batch_size)
 
-    def dataset(chosen, **order):
-        batches = _batches(
-            images,
-            rows[chosen],
-            batch_size,
-            seed,
-            *(label[chosen] for label in labels),
-            **order,
-        )
-        return batches.map(lambda image, _, *y: (image, *y)).prefetch(tf.data.AUTOTUNE)
+    def batches(chosen, **order):
+        chosen_labels = [label[chosen] for label in labels]
+        return _Batches(images, rows[chosen], batch_size, seed, chosen_labels, **order)
 
     if verbose:
         print(f"Fine-tuning on {len(train)} labelled images")
     return _run(
         model,
         network.compile_kwargs,
-        lambda first_epoch: dataset(
-            train,
-            shuffle=shuffle,
-            passes=passes,
-            first_epoch=only_epoch or first_epoch,
-        ),
+        batches(train, shuffle=shuffle, passes=passes, first_epoch=only_epoch or 0),
+        _labelled,
         "fine-tuning",
         validation_data=None
         if validation is None
-        else dataset(validation, shuffle=False),
+        else batches(validation, shuffle=False).separate(_labelled),
         checkpoint=checkpoint,
         callbacks=callbacks,
         verbose=verbose,

@@ -466,8 +466,12 @@ def test_the_tutorial_setting_on_mnist():
         X, y = data["x_train"][:1000], data["y_train"][:1000]
         X_test, y_test = data["x_test"], data["y_test"]
     clf = SelfSupervisedClassifier(
-        KerasClassifier(build_cnn, optimizer="adam", batch_size=64, epochs=5),
-        random_state=0,
-    ).fit(X, y)
-    assert clf.score_pretext(X_test[:200]) > 0.92
-    assert clf.score(X_test, y_test) > 0.91
+        KerasClassifier(build_cnn, optimizer="adam", batch_size=64, epochs=5)
+    )
+    rotations, digits = [], []
+    for seed in range(3):
+        clf.set_params(random_state=seed).fit(X, y)
+        rotations.append(clf.score_pretext(X_test[:200]))
+        digits.append(clf.score(X_test, y_test))
+    assert np.mean(rotations) > 0.93
+    assert np.mean(digits) > 0.915

@@ -44,7 +44,7 @@ def test_half_turns_take_images_that_are_not_square():
     assert_array_equal(views[:, 1, :, :, 0], X[:, ::-1, ::-1])
 
 
-def test_views_in_the_input_pipeline_equal_those_of_transform():
+def test_views_in_training_equal_those_of_transform():
     X = np.random.default_rng(0).integers(0, 255, (5, 6, 6, 3), dtype=np.uint8)
     pretext = RotationPretext((90, 270, 180, 0)).fit(X)
     inputs, targets = pretext.make_batch(X, seed=None)

@@ -4,11 +4,19 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 import skssl._trainers
+from skssl import RotationPretext, SelfSupervisedClassifier, SelfSupervisedEncoder
 from skssl._networks import build_network, set_statistics
-from skssl._trainers import architecture, seeded, trainer
+from skssl._trainers import (
+    BlockTrainer,
+    FusedAdam,
+    architecture,
+    seeded,
+    shell,
+    trainer,
+)
 
 IMAGE_SHAPE = (8, 8, 1)
 IMAGES = np.random.default_rng(0).normal(3, 2, (20, *IMAGE_SHAPE)).astype(np.float32)
@@ -45,9 +53,26 @@ def settings(**others):
     }
 
 
-def trained_weights(model, *, reuse=True, **others):
-    with trainer(model, settings(**others), reuse) as copy:
-        copy.fit(IMAGES, TARGETS, batch_size=5, epochs=2, shuffle=False, verbose=0)
+def labelled(images, seed, targets):
+    return images, targets
+
+
+labelled.__module__ = "skssl._training"  # as if it were the package's own
+
+
+def blocks():
+    """Return blocks of two batches of five images, as tf.data."""
+    order = np.arange(20).reshape(2, 10)
+    block = IMAGES[order], np.zeros((2, 2, 2), "i"), [[0, 5, 10]] * 2, TARGETS[order]
+    return tf.data.Dataset.from_tensor_slices(block)
+
+
+def trained_weights(model, *, reuse=True, prepare=labelled, **others):
+    with trainer(model, settings(**others), prepare, reuse) as copy:
+        if isinstance(copy, BlockTrainer):
+            copy.fit(blocks(), epochs=2, shuffle=False, verbose=0)
+        else:
+            copy.fit(IMAGES, TARGETS, batch_size=5, epochs=2, shuffle=False, verbose=0)
     return model.get_weights()
 
 
@@ -65,6 +90,67 @@ def test_a_copy_trains_like_the_model_itself(mean, idle):
     trained_weights(network(2, mean=7.0))  # other weights and statistics
     assert_same(trained_weights(network(1, mean)), expected)
     assert len(idle) == 1
+
+
+def test_one_copy_serves_all_learning_rates(idle):
+    def weights(rate, **reuse):
+        optimizer = keras.optimizers.Adam(rate)
+        return trained_weights(network(), optimizer=optimizer, **reuse)
+
+    for rate in (0.1, 0.001):
+        assert_same(weights(rate), weights(rate, reuse=False))
+    assert len(idle) == 1
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)
+    weights(schedule)
+    assert len(idle) == 2
+
+
+def test_blocks_are_trained_on_as_keras_trains_on_batches():
+    models = [network(1, model__dropout=0.0) for _ in range(2)]
+    optimizer = {"optimizer": keras.optimizers.SGD(0.01)}
+    with trainer(models[0], settings(**optimizer), labelled, reuse=False) as shell:
+        history = shell.fit(blocks(), epochs=2, shuffle=False, verbose=0).history
+    models[1].compile(**settings(optimizer=keras.optimizers.SGD(0.01)))
+    expected = models[1].fit(
+        IMAGES, TARGETS, batch_size=5, epochs=2, shuffle=False, verbose=0
+    )
+    assert history == expected.history
+    assert_same(models[0].get_weights(), models[1].get_weights())
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"learning_rate": 0.1, "beta_1": 0.8, "beta_2": 0.99, "epsilon": 1e-3},
+        {"weight_decay": 0.1, "clipnorm": 1.0, "use_ema": True},
+        {"gradient_accumulation_steps": 2},
+        {"learning_rate": keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)},
+    ],
+)
+def test_the_fused_adam_is_adam(params):
+    rng = np.random.default_rng(0)
+    start, ends = rng.normal(size=50).astype(np.float32), []
+    gradients = rng.normal(size=(20, 50)) * np.geomspace(1e-6, 1, 50)
+    for kind in (keras.optimizers.Adam, FusedAdam):
+        variable, optimizer = keras.Variable(start), kind(**params)
+        for gradient in gradients:
+            optimizer.apply([tf.constant(gradient, "float32")], [variable])
+        optimizer.finalize_variable_values([variable])
+        ends.append(np.array(variable.numpy()))
+    moves = [end - start for end in ends]
+    assert_allclose(moves[1], moves[0], rtol=0, atol=1e-3 * np.abs(moves[0]).max())
+
+
+def test_adam_alone_is_replaced_and_not_its_kin():
+    model = network()
+    for optimizer, expected in [
+        (keras.optimizers.Adam(0.01, beta_1=0.5), FusedAdam),
+        (keras.optimizers.Adam(amsgrad=True), keras.optimizers.Adam),
+        (keras.optimizers.AdamW(), keras.optimizers.AdamW),
+    ]:
+        compiled = shell(model, settings(optimizer=optimizer), labelled)
+        assert type(compiled.optimizer) is expected
+        assert compiled.optimizer.get_config() == optimizer.get_config()
 
 
 def test_what_was_trained_stays_as_it_is():
@@ -120,7 +206,7 @@ def test_networks_with_code_of_the_user_train_themselves(layer, idle):
         [keras.Input((4,)), layer(), keras.layers.Dense(3, activation="softmax")]
     )
     model = keras.Model(model.inputs[0], model.outputs[0])
-    with trainer(model, settings(), reuse=True) as shell:
+    with trainer(model, settings(), labelled, reuse=True) as shell:
         assert shell.layers[-1] is model.layers[-1]
     assert idle == {}
 
@@ -142,12 +228,38 @@ def test_settings_with_code_of_the_user_are_not_reused(others, idle):
     assert idle == {}
 
 
+class Turned(RotationPretext):
+    pass
+
+
+def test_copies_are_kept_for_each_task_of_the_package(idle):
+    def train(task):
+        encoder = SelfSupervisedEncoder(pretext=task, epochs=1, random_state=0)
+        return encoder.fit(IMAGES).history_
+
+    history = train(RotationPretext((0, 90)))
+    assert train(RotationPretext((0, 180))) != history
+    assert len(idle) == 2
+    assert train(RotationPretext((0, 90))) == history
+    assert train(Turned((0, 90))) == history
+    assert len(idle) == 2
+
+
+def test_copies_are_kept_for_what_is_behind_frozen_layers(idle):
+    y = TARGETS
+    encoder = SelfSupervisedEncoder(epochs=1, random_state=0).fit(IMAGES)
+    clf = SelfSupervisedClassifier(encoder=encoder, frozen_layers=4, random_state=0)
+    for _ in range(3):
+        clf.fit(IMAGES, y)
+    assert len(idle) == 2
+
+
 def test_a_training_that_fails_leaves_no_copy(idle):
     model = network()
     before = model.get_weights()
     with pytest.raises(KeyboardInterrupt):
-        with trainer(model, settings(), reuse=True) as copy:
-            copy.train_on_batch(IMAGES, TARGETS)
+        with trainer(model, settings(), labelled, reuse=True) as copy:
+            copy.fit(blocks(), shuffle=False, verbose=0)
             raise KeyboardInterrupt
     assert_same(model.get_weights(), before)
     assert idle == {}
@@ -164,6 +276,12 @@ def test_few_and_small_copies_are_kept(idle, monkeypatch):
     assert idle == {}
 
 
+def test_eager_training_is_that_of_keras():
+    weights = trained_weights(network(1), run_eagerly=True)
+    for a, b in zip(weights, trained_weights(network(1)), strict=True):
+        assert_allclose(a, b, atol=1e-5)
+
+
 def test_under_a_strategy_the_model_trains_itself(idle):
     with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
         trained_weights(network())
@@ -173,7 +291,7 @@ def test_under_a_strategy_the_model_trains_itself(idle):
 def test_a_compiled_model_goes_on_with_its_optimizer():
     model = network()
     model.compile(**settings())
-    with trainer(model, settings(), reuse=True) as same:
+    with trainer(model, settings(), labelled, reuse=True) as same:
         assert same is model
 
 

@@ -66,8 +66,8 @@ class RotationPretext(TransformerMixin, ViewClassification):
     upright; what it learns serves other tasks with the same images [1]_. As a
     transformer it makes the turned images; as `pretext` of
     :class:`~skssl.SelfSupervisedClassifier` and
-    :class:`~skssl.SelfSupervisedEncoder` it turns them inside the input pipeline, a
-    batch at a time.
+    :class:`~skssl.SelfSupervisedEncoder` it turns them as they train, a batch at a
+    time.
 
     Parameters
     ----------
