@@ -269,7 +269,7 @@ def _run(
     n_done = progress.state["epoch"] if progress.state else 0
     if progress.state and progress.state["stopped"]:
         epochs = n_done
-    reuse = all(isinstance(x, INDIFFERENT_CALLBACKS) for x in callbacks)
+    reuse = _are_indifferent(callbacks)
     with trainer(model, compile_kwargs, prepare, reuse) as trained:
         if isinstance(trained, BlockTrainer):
             # A callback of the user's may want to see every step.

@@ -145,6 +145,27 @@ def test_a_callback_of_the_user_sees_the_whole_network(few_labels, quick):
     assert seen == [(None, *IMAGE_SHAPE)]
 
 
+def test_a_callback_that_only_looks_changes_nothing(few_labels, quick):
+    X, y = few_labels
+    params = {"pretrain_epochs": 1, "random_state": 0}
+    expected = SelfSupervisedClassifier(quick(), **params).fit(X, y)
+    callbacks = [keras.callbacks.Callback()]  # so each step is a call of its own
+    clf = SelfSupervisedClassifier(quick(callbacks=callbacks), **params).fit(X, y)
+    assert clf.finetune_history_ == expected.finetune_history_
+    assert_array_equal(clf.predict_proba(X), expected.predict_proba(X))
+
+
+@pytest.mark.parametrize("max_bytes", [1, 2**11])
+def test_blocks_are_cut_where_images_are_large(
+    few_labels, quick, monkeypatch, max_bytes
+):
+    X, _ = few_labels
+    encoder = SelfSupervisedEncoder(quick(), epochs=2, random_state=0)
+    expected = encoder.fit(X).history_
+    monkeypatch.setattr(skssl._training, "MAX_BLOCK_BYTES", max_bytes)
+    assert clone(encoder).fit(X).history_ == expected
+
+
 # Trainings that diverge
 
 
