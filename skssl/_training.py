@@ -24,7 +24,7 @@ from ._trainers import BlockTrainer, seeded, shell, trainer
 STEPS_PER_BLOCK = 32
 MAX_BLOCK_BYTES = 2**24
 # Keeps the activations of a prediction to some hundred megabytes.
-PREDICTION_BATCH_SIZE = 256
+PREDICTION_BATCH_SIZE = 128
 # The outputs of frozen layers are kept up to this size, else computed at every step.
 MAX_FROZEN_BYTES = 2**30
 # Callbacks that do as well with the part of a network that is behind its frozen layers.
@@ -490,7 +490,7 @@ def predict(model, images, prepare=None, batch_size=PREDICTION_BATCH_SIZE, rows=
         Images, read a batch at a time.
     prepare : callable, default=None
         What turns a batch of images into the network's inputs.
-    batch_size : int, default=256
+    batch_size : int, default=128
         Images at a time.
     rows : ndarray of shape (n_rows,), default=None
         The rows to predict for; None is all of them.
