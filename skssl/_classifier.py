@@ -105,7 +105,8 @@ class SelfSupervisedClassifier(
         `model_`. Shape of the images and classes have to be the same.
     random_state : int, RandomState instance or None, default=None
         Seeds initial weights and the order of the images. With an int, repeated fits on
-        the same machine are bit-identical.
+        the same machine with the same number of threads are bit-identical; the workers
+        of ``n_jobs`` have fewer threads each.
     verbose : int, default=0
         0 is silent, 1 shows the progress bar of Keras, 2 a line an epoch.
 
