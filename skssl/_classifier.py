@@ -108,7 +108,8 @@ class SelfSupervisedClassifier(
         the same machine with the same number of threads are bit-identical; the workers
         of ``n_jobs`` have fewer threads each.
     verbose : int, default=0
-        0 is silent, 1 shows the progress bar of Keras, 2 a line an epoch.
+        0 is silent, 1 shows the progress bar of Keras, which counts up to 32 steps as
+        one, 2 a line an epoch.
 
     Attributes
     ----------

@@ -108,7 +108,8 @@ class SelfSupervisedEncoder(
         Seeds initial weights and the order of the images. With an int, repeated fits on
         the same machine with the same number of threads are bit-identical.
     verbose : int, default=0
-        0 is silent, 1 shows the progress bar of Keras, 2 a line an epoch.
+        0 is silent, 1 shows the progress bar of Keras, which counts up to 32 steps as
+        one, 2 a line an epoch.
 
     Attributes
     ----------

@@ -12,6 +12,7 @@ import random
 import re
 from collections import defaultdict
 
+import joblib
 import keras
 import numpy as np
 import tensorflow as tf
@@ -69,20 +70,21 @@ class BlockTrainer(keras.Model):
 class FusedAdam(keras.optimizers.Adam):
     """Adam of Keras, whose update is one operation of TensorFlow instead of many.
 
-    Behind frozen layers these many are half the time of a step.
+    Behind frozen layers these many are half the time of a step. Apart from rounding the
+    result is the same.
     """
 
     def update_step(self, gradient, variable, learning_rate):
         """Update one variable."""
         index = self._get_variable_index(variable)
-        state = variable, self._momentums[index], self._velocities[index]
-        var, m, v = [x.value if isinstance(x, keras.Variable) else x for x in state]
+        if isinstance(variable, keras.Variable):
+            variable = variable.value
         dtype = variable.dtype
         step = tf.cast(self.iterations + 1, dtype)
         tf.raw_ops.ResourceApplyAdam(
-            var=var.handle,
-            m=m.handle,
-            v=v.handle,
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
             beta1_power=tf.cast(self.beta_1, dtype) ** step,
             beta2_power=tf.cast(self.beta_2, dtype) ** step,
             lr=tf.cast(learning_rate, dtype),
@@ -93,9 +95,13 @@ class FusedAdam(keras.optimizers.Adam):
         )
 
 
-def _fused(optimizer):
-    """Return an optimizer that does the same in less time, or itself."""
-    if type(optimizer) is keras.optimizers.Adam and not optimizer.amsgrad:
+def _fused(optimizer, variables):
+    """Return an optimizer that does the same in less time, or the given one."""
+    if (
+        type(optimizer) is keras.optimizers.Adam
+        and not optimizer.amsgrad
+        and all(variable.dtype == "float32" for variable in variables)
+    ):
         return FusedAdam.from_config(optimizer.get_config())
     return optimizer
 
@@ -169,8 +175,8 @@ def _reusable_key(model, compile_kwargs, prepare):
         return None
     if not _is_of_keras(json.loads(text)):
         return None
-    preparation = [x.__qualname__ for x in own], vars(task) if task else None
-    return keras.config.dtype_policy().name, text, repr(preparation)
+    preparation = prepare.__qualname__, joblib.hash(task)
+    return keras.config.dtype_policy().name, text, preparation
 
 
 def _number_as_rate(optimizer):
@@ -195,11 +201,10 @@ def seeded(seed):
         np.random.set_state(numpy_state)
 
 
-def shell(model, compile_kwargs, prepare):
+def shell(model, compile_kwargs, prepare, plain=False):
     """Return a compiled model with the same layers, to train in place of a model.
 
-    So the optimizer, as large as two networks, does not stay with that. It is a
-    BlockTrainer, or a plain model where every step has to be one of Keras's own.
+    So the optimizer, as large as two networks, does not stay with that.
 
     Parameters
     ----------
@@ -209,22 +214,26 @@ def shell(model, compile_kwargs, prepare):
         Arguments of `keras.Model.compile`.
     prepare : callable
         Turns (images, seed, *labels) of a batch into what the network is trained on.
+    plain : bool, default=False
+        Whether to return a plain model that trains on prepared batches, as happens
+        under a distribution strategy and with ``run_eagerly=True``, too. Otherwise it
+        is a BlockTrainer.
     """
-    plain = tf.distribute.has_strategy() or compile_kwargs.get("run_eagerly")
+    plain = plain or tf.distribute.has_strategy() or compile_kwargs.get("run_eagerly")
     kind = keras.Model if plain else BlockTrainer
-    shell = kind(model.input, model.output, name=model.name)
+    trained = kind(model.input, model.output, name=model.name)
     if not plain:
-        shell.prepare = prepare
-        optimizer = _fused(compile_kwargs["optimizer"])
+        trained.prepare = prepare
+        optimizer = _fused(compile_kwargs["optimizer"], model.trainable_variables)
         replaced = {"optimizer": optimizer, "steps_per_execution": 1}
         compile_kwargs = {**compile_kwargs, **replaced}
-    shell.compile(**compile_kwargs)
-    shell.optimizer.build(shell.trainable_variables)
-    return shell
+    trained.compile(**compile_kwargs)
+    trained.optimizer.build(trained.trainable_variables)
+    return trained
 
 
 @contextlib.contextmanager
-def trainer(model, compile_kwargs, prepare, reuse):
+def trainer(model, compile_kwargs, prepare, watched):
     """Lend a compiled network to train in place of a model, which gets its weights.
 
     A compiled model trains itself, and goes on with the optimizer it has.
@@ -234,15 +243,16 @@ def trainer(model, compile_kwargs, prepare, reuse):
     model, compile_kwargs, prepare : keras.Model, dict, callable
         Where the training starts and what has its result; the others as in
         :func:`shell`.
-    reuse : bool
-        Whether a copy may train in its place, for lack of a user's code that sees it.
+    watched : bool
+        Whether a user's code sees the network at work. Then it is a plain one, which
+        can be saved, and no copy that serves again.
     """
     if model.compiled:
         yield model
         return
-    key = _reusable_key(model, compile_kwargs, prepare) if reuse else None
+    key = None if watched else _reusable_key(model, compile_kwargs, prepare)
     if key is None:
-        yield shell(model, compile_kwargs, prepare)
+        yield shell(model, compile_kwargs, prepare, plain=watched)
         return
     copy, initial = _idle.pop(key, None) or _copied(model, compile_kwargs, prepare)
     _assign(copy.optimizer.variables, initial)

@@ -76,15 +76,13 @@ class _Batches:
         self.first_epoch = first_epoch
         self.n_batches = math.ceil(len(rows) / batch_size)
 
-    def blocks(self, n_done, max_steps):
-        """Return an endless set of blocks, as a BlockTrainer takes them.
+    def blocks(self, n_done, n_epochs):
+        """Return a set of all blocks of a training, as a BlockTrainer takes them.
 
         Parameters
         ----------
-        n_done : int
-            Number of epochs to pass over.
-        max_steps : int
-            Largest number of batches in a block.
+        n_done, n_epochs : int
+            Number of epochs to pass over, and of epochs with these.
 
         Returns
         -------
@@ -96,11 +94,11 @@ class _Batches:
         """
         largest = math.ceil(len(self.rows) / self.n_batches)
         batch_bytes = load_batch(self.images[:1]).nbytes * largest
-        n_steps = max(1, min(max_steps, MAX_BLOCK_BYTES // batch_bytes))
+        n_steps = max(1, min(STEPS_PER_BLOCK, MAX_BLOCK_BYTES // batch_bytes))
 
         def blocks():
-            for epoch in itertools.count(self.first_epoch + n_done):
-                yield from self._epoch(epoch, n_steps)
+            for epoch in range(n_done, n_epochs):
+                yield from self._epoch(self.first_epoch + epoch, n_steps)
 
         n_blocks = math.ceil(self.passes * self.n_batches / n_steps)
         return self._dataset(blocks).prefetch(1), n_blocks
@@ -111,11 +109,13 @@ class _Batches:
         dataset = self._dataset(lambda: self._epoch(next(epochs), 1))
         n_batches = self.passes * self.n_batches
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(n_batches))
-        # As plain functions: AutoGraph would rewrite a task's code, and its errors.
-        prepare = tf.autograph.experimental.do_not_convert(prepare)
-        return dataset.map(
-            lambda images, seeds, _, *labels: prepare(images, seeds[0], *labels)
-        ).prefetch(1)
+
+        # As a plain function: AutoGraph would rewrite a task's code, and its errors.
+        @tf.autograph.experimental.do_not_convert
+        def prepared(images, seeds, bounds, *labels):
+            return prepare(images, seeds[0], *labels)
+
+        return dataset.map(prepared).prefetch(1)
 
     def _epoch(self, epoch, n_steps):
         rng, n_rows = np.random.default_rng([self.seed, epoch]), len(self.rows)
@@ -269,12 +269,10 @@ def _run(
     n_done = progress.state["epoch"] if progress.state else 0
     if progress.state and progress.state["stopped"]:
         epochs = n_done
-    reuse = _are_indifferent(callbacks)
-    with trainer(model, compile_kwargs, prepare, reuse) as trained:
+    watched = not _are_indifferent(callbacks)
+    with trainer(model, compile_kwargs, prepare, watched) as trained:
         if isinstance(trained, BlockTrainer):
-            # A callback of the user's may want to see every step.
-            max_steps = 1 if callbacks else STEPS_PER_BLOCK
-            dataset, settings["steps_per_epoch"] = batches.blocks(n_done, max_steps)
+            dataset, settings["steps_per_epoch"] = batches.blocks(n_done, epochs)
         else:
             dataset = batches.separate(prepare, n_done)
         trained.fit(
@@ -291,7 +289,7 @@ def _run(
 
 
 def _are_indifferent(callbacks):
-    return all(isinstance(x, INDIFFERENT_CALLBACKS) for x in callbacks)
+    return all(type(x) in INDIFFERENT_CALLBACKS for x in callbacks)
 
 
 def build_pretext_model(network, pretext, image_shape, seed):

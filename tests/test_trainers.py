@@ -53,6 +53,10 @@ def settings(**others):
     }
 
 
+def users_labelled(images, seed, targets):
+    return images, targets
+
+
 def labelled(images, seed, targets):
     return images, targets
 
@@ -67,8 +71,9 @@ def blocks():
     return tf.data.Dataset.from_tensor_slices(block)
 
 
-def trained_weights(model, *, reuse=True, prepare=labelled, **others):
-    with trainer(model, settings(**others), prepare, reuse) as copy:
+def trained_weights(model, *, reuse=True, **others):
+    prepare = labelled if reuse else users_labelled
+    with trainer(model, settings(**others), prepare, watched=False) as copy:
         if isinstance(copy, BlockTrainer):
             copy.fit(blocks(), epochs=2, shuffle=False, verbose=0)
         else:
@@ -108,8 +113,8 @@ def test_one_copy_serves_all_learning_rates(idle):
 def test_blocks_are_trained_on_as_keras_trains_on_batches():
     models = [network(1, model__dropout=0.0) for _ in range(2)]
     optimizer = {"optimizer": keras.optimizers.SGD(0.01)}
-    with trainer(models[0], settings(**optimizer), labelled, reuse=False) as shell:
-        history = shell.fit(blocks(), epochs=2, shuffle=False, verbose=0).history
+    with trainer(models[0], settings(**optimizer), labelled, watched=False) as copy:
+        history = copy.fit(blocks(), epochs=2, shuffle=False, verbose=0).history
     models[1].compile(**settings(optimizer=keras.optimizers.SGD(0.01)))
     expected = models[1].fit(
         IMAGES, TARGETS, batch_size=5, epochs=2, shuffle=False, verbose=0
@@ -206,8 +211,8 @@ def test_networks_with_code_of_the_user_train_themselves(layer, idle):
         [keras.Input((4,)), layer(), keras.layers.Dense(3, activation="softmax")]
     )
     model = keras.Model(model.inputs[0], model.outputs[0])
-    with trainer(model, settings(), labelled, reuse=True) as shell:
-        assert shell.layers[-1] is model.layers[-1]
+    with trainer(model, settings(), labelled, watched=False) as trained:
+        assert trained.layers[-1] is model.layers[-1]
     assert idle == {}
 
 
@@ -258,7 +263,7 @@ def test_a_training_that_fails_leaves_no_copy(idle):
     model = network()
     before = model.get_weights()
     with pytest.raises(KeyboardInterrupt):
-        with trainer(model, settings(), labelled, reuse=True) as copy:
+        with trainer(model, settings(), labelled, watched=False) as copy:
             copy.fit(blocks(), shuffle=False, verbose=0)
             raise KeyboardInterrupt
     assert_same(model.get_weights(), before)
@@ -282,6 +287,15 @@ def test_eager_training_is_that_of_keras():
         assert_allclose(a, b, atol=1e-5)
 
 
+def test_a_watched_network_is_one_of_keras(idle):
+    model = network()
+    with trainer(model, settings(), labelled, watched=True) as trained:
+        assert not isinstance(trained, BlockTrainer)
+        assert type(trained.optimizer) is keras.optimizers.Adam
+        assert trained.layers[-1] is model.layers[-1]
+    assert idle == {}
+
+
 def test_under_a_strategy_the_model_trains_itself(idle):
     with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
         trained_weights(network())
@@ -291,7 +305,7 @@ def test_under_a_strategy_the_model_trains_itself(idle):
 def test_a_compiled_model_goes_on_with_its_optimizer():
     model = network()
     model.compile(**settings())
-    with trainer(model, settings(), labelled, reuse=True) as same:
+    with trainer(model, settings(), labelled, watched=False) as same:
         assert same is model
 
 

@@ -73,8 +73,8 @@ class PretextTask(BaseEstimator):
     def make_batch(self, images, seed):
         """Turn a batch of images into network inputs and targets.
 
-        Runs in TensorFlow's graph, as a part of each training step, so it uses graph
-        operations only (those of `keras.ops`, or of TensorFlow).
+        Runs in TensorFlow's graph, before each training step on the same device, so it
+        uses graph operations only (those of `keras.ops`, or of TensorFlow).
 
         Parameters
         ----------
