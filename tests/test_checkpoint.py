@@ -183,7 +183,17 @@ def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path):
     assert os.listdir(tmp_path / "folder") == []
 
 
-def test_an_interrupted_fit_changes_nothing_and_goes_on(few_labels, quick, tmp_path):
+@pytest.fixture
+def interruptible():
+    """Have Python's own handler, even where SIGINT was ignored from the start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupted_fit_changes_nothing_and_goes_on(
+    few_labels, quick, tmp_path, interruptible
+):
     class Interrupt(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             if epoch == 1 and tmp_path.joinpath("armed").exists():
