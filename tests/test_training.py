@@ -15,6 +15,7 @@ from sklearn.base import clone
 import skssl._training
 from skssl import SelfSupervisedClassifier, SelfSupervisedEncoder
 from skssl._networks import build_network, freeze, split_frozen
+from skssl._training import _Batches
 
 IMAGE_SHAPE = (8, 8, 1)
 
@@ -191,6 +192,26 @@ def test_blocks_are_cut_where_images_are_large(
     expected = encoder.fit(X).history_
     monkeypatch.setattr(skssl._training, "MAX_BLOCK_BYTES", max_bytes)
     assert clone(encoder).fit(X).history_ == expected
+
+
+def test_an_epoch_reads_every_row_once_a_pass():
+    images = np.arange(23, dtype=np.uint8).reshape(23, 1, 1, 1)
+    rows = np.arange(1, 23)
+    batches = _Batches(images, rows, 5, 0, [2 * rows], passes=2, first_epoch=4)
+    ((pixels, seeds, bounds, labels),) = batches._epoch(7, 32)
+    assert_array_equal(np.bincount(pixels.ravel()), [0] + 22 * [2])
+    assert sorted(pixels[:22].ravel()) == list(rows)
+    assert_array_equal(labels, 2 * pixels.ravel())
+    assert sorted(np.diff(bounds)) == [4] * 6 + [5] * 4
+    assert len(np.unique(seeds, axis=0)) == len(seeds) == 10
+    pieces = [batch[0] for batch in batches._epoch(7, 3)]
+    assert len(pieces) == 4
+    assert_array_equal(np.concatenate(pieces), pixels)
+    dataset, n_blocks = batches.blocks(3, 5)
+    blocks = [block[0] for block in dataset]
+    assert (n_blocks, len(blocks)) == (1, 2)
+    assert_array_equal(blocks[0], pixels)  # the fourth epoch from number 4 on
+    assert (blocks[1].numpy() != pixels).any()
 
 
 # Trainings that diverge
