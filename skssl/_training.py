@@ -23,11 +23,12 @@ from ._trainers import BlockTrainer, seeded, shell, trainer
 # So many steps are one call of TensorFlow, if their images are not larger than this.
 STEPS_PER_BLOCK = 32
 MAX_BLOCK_BYTES = 2**24
-# Keeps the activations of a prediction to some hundred megabytes.
+# Fast on two cores, and keeps the activations of a prediction small.
 PREDICTION_BATCH_SIZE = 128
 # The outputs of frozen layers are kept up to this size, else computed at every step.
 MAX_FROZEN_BYTES = 2**30
-# Callbacks that do as well with the part of a network that is behind its frozen layers.
+# Callbacks of Keras that do as well with blocks of steps, with a copy of a network, and
+# with the part of it that is behind its frozen layers.
 INDIFFERENT_CALLBACKS = (
     keras.callbacks.EarlyStopping,
     keras.callbacks.LearningRateScheduler,
