@@ -127,7 +127,7 @@ def load_network(name, data, keras_version):
     """Check a network in the `.keras` format, then let Keras build it."""
     import keras
 
-    from ._trainers import seeded
+    from ._runtime import seeded
 
     members = read_zip(io.BytesIO(data))
     expect_keys(name, members, KERAS_MEMBERS)

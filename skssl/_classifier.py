@@ -20,10 +20,16 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from ._checkpoint import Checkpoint, callback_state, fingerprint
 from ._distinct import distinct_images, merge_equal_rows
-from ._encoder import MAX_SEED, SelfSupervisedEncoder, fitted_pretext
+from ._encoder import (
+    MAX_SEED,
+    SelfSupervisedEncoder,
+    check_standardize,
+    fitted_pretext,
+)
 from ._images import validate_images
 from ._labels import encode_labels
 from ._persistence import SaveMixin
+from ._runtime import check_backend
 
 
 def _pretrained(classifier):
@@ -74,6 +80,16 @@ class SelfSupervisedClassifier(
     image_shape : tuple of int, default=None
         (height, width) or (height, width, channels) of the images in flat rows. None
         takes a square number of features for a square grey image.
+    standardize : bool or "auto", default="auto"
+        Whether the network standardises each channel of the images. "auto" does so
+        unless the network scales them itself, by anything that an image passes before
+        the first layer with weights, nested networks and operations such as ``x / 255``
+        included; a `keras.Model` that is given with its weights is left as it is. True
+        does so in any case, behind the scaling of the network. Standardisation stands
+        behind leading augmentation layers. A `Normalization` layer of the network that
+        was not adapted takes its place, and wherever one stands it is adapted to what
+        it sees; False leaves these as they are, too. "auto" is the setting of `encoder`
+        where one is given.
     pretrain_epochs : int, default=5
         Number of passes over all images; 0 is plain supervised training of the same
         network.
@@ -116,7 +132,8 @@ class SelfSupervisedClassifier(
     classes_ : ndarray of shape (n_classes,)
         Class labels.
     model_ : keras.Model
-        Network from images to class probabilities.
+        Network from images to class probabilities. The layers of the given network are
+        in its layer "backbone": ``model_.get_layer("backbone").get_layer("conv2d")``.
     encoder_ : SelfSupervisedEncoder or None
         The encoder as it was when pretraining ended; None if nothing was pretrained.
     pretrain_history_ : dict of list or None
@@ -160,6 +177,7 @@ class SelfSupervisedClassifier(
         pretext=None,
         encoder=None,
         image_shape=None,
+        standardize="auto",
         pretrain_epochs=5,
         pretrain_batch_size=64,
         frozen_layers=0,
@@ -175,6 +193,7 @@ class SelfSupervisedClassifier(
         self.pretext = pretext
         self.encoder = encoder
         self.image_shape = image_shape
+        self.standardize = standardize
         self.pretrain_epochs = pretrain_epochs
         self.pretrain_batch_size = pretrain_batch_size
         self.frozen_layers = frozen_layers
@@ -215,6 +234,7 @@ class SelfSupervisedClassifier(
         NotFittedError
             If `encoder` is not fitted.
         """
+        check_backend()
         fitted = copy(self)
         fitted._fit(X, y, sample_weight)
         self.__dict__ = fitted.__dict__  # only now: a failed fit changes nothing
@@ -251,6 +271,7 @@ class SelfSupervisedClassifier(
         ValueError
             As in `fit`, and if y holds labels that are not among the classes.
         """
+        check_backend()
         if not hasattr(self, "model_"):
             if classes is None:
                 raise ValueError(
@@ -374,6 +395,7 @@ class SelfSupervisedClassifier(
         check_scalar(
             self.pretrain_batch_size, "pretrain_batch_size", Integral, min_val=1
         )
+        check_standardize(self.standardize)
         frozen = self.frozen_layers
         if frozen != "all" and (
             isinstance(frozen, bool) or not isinstance(frozen, Integral)
@@ -399,7 +421,7 @@ class SelfSupervisedClassifier(
         )
         self.pretrain_history_ = self.encoder_ and self.encoder_.history_
         if previous is None and self.encoder_ is None:
-            set_statistics(network.backbone, distinct.mean, distinct.scale)
+            set_statistics(network, images, distinct)
         elif previous is None:
             try:
                 transfer_weights(self.encoder_.backbone_, network)
@@ -446,8 +468,15 @@ class SelfSupervisedClassifier(
         """Return the network, with fresh weights or those of a model."""
         from ._networks import build_network, copy_weights, freeze
 
+        standardize = self.standardize
+        if standardize == "auto" and self.encoder is not None:
+            standardize = self._given_encoder().standardize
         network = build_network(
-            self._network_source(), self.image_shape_, seed, self.classes_
+            self._network_source(),
+            self.image_shape_,
+            seed,
+            self.classes_,
+            standardize,
         )
         freeze(network, self.frozen_layers)
         if initial_model is not None:
@@ -498,6 +527,7 @@ class SelfSupervisedClassifier(
         encoder = SelfSupervisedEncoder(
             self.estimator,
             pretext=self.pretext,
+            standardize=self.standardize,
             epochs=self.pretrain_epochs,
             batch_size=self.pretrain_batch_size,
             memory=self.memory,

@@ -42,17 +42,18 @@ def build_cnn(meta, filters=(32, 64), kernel_size=3, dense_units=128, dropout=0.
     """
     import keras  # takes seconds, and not before a network is built
 
+    last = {"data_format": "channels_last"}  # whatever the setting of Keras is
     inputs = keras.Input(meta["X_shape_"][1:], name="images")
     x = keras.layers.Normalization(name="standardize")(inputs)
     for n_filters in filters:
         # On tiny images a valid convolution would leave nothing: keep their size.
         padding = "valid" if min(x.shape[1:3]) >= kernel_size + 3 else "same"
         x = keras.layers.Conv2D(
-            n_filters, kernel_size, padding=padding, activation="relu"
+            n_filters, kernel_size, padding=padding, activation="relu", **last
         )(x)
         if min(x.shape[1:3]) >= 2:
-            x = keras.layers.MaxPooling2D()(x)
-    x = keras.layers.Flatten()(x)
+            x = keras.layers.MaxPooling2D(**last)(x)
+    x = keras.layers.Flatten(**last)(x)
     x = keras.layers.Dense(dense_units, activation="relu")(x)
     if dropout:
         x = keras.layers.Dropout(dropout)(x)

@@ -20,9 +20,22 @@ from ._checkpoint import Checkpoint, cached, fingerprint, source_of
 from ._distinct import distinct_images
 from ._images import validate_images
 from ._persistence import SaveMixin
+from ._runtime import check_backend
 from .pretext import GivenViews, PretextTask, RotationPretext
 
 MAX_SEED = np.iinfo(np.int32).max
+
+
+def check_standardize(standardize):
+    """Refuse a `standardize` parameter that is neither a bool nor "auto"."""
+    if not isinstance(standardize, bool | str) or standardize not in (
+        True,
+        False,
+        "auto",
+    ):
+        raise ValueError(
+            f"standardize must be True, False or 'auto', got {standardize!r}."
+        )
 
 
 def _classifies(encoder):
@@ -90,6 +103,15 @@ class SelfSupervisedEncoder(
     image_shape : tuple of int, default=None
         (height, width) or (height, width, channels) of the images in flat rows. None
         takes a square number of features for a square grey image.
+    standardize : bool or "auto", default="auto"
+        Whether the network standardises each channel of the images. "auto" does so
+        unless the network scales them itself, by anything that an image passes before
+        the first layer with weights, nested networks and operations such as ``x / 255``
+        included; a `keras.Model` that is given with its weights is left as it is. True
+        does so in any case, behind the scaling of the network. Standardisation stands
+        behind leading augmentation layers. A `Normalization` layer of the network that
+        was not adapted takes its place, and wherever one stands it is adapted to what
+        it sees; False leaves these as they are, too.
     epochs : int, default=5
         Number of passes over the images.
     batch_size : int, default=64
@@ -154,6 +176,7 @@ class SelfSupervisedEncoder(
         *,
         pretext=None,
         image_shape=None,
+        standardize="auto",
         epochs=5,
         batch_size=64,
         memory=None,
@@ -164,6 +187,7 @@ class SelfSupervisedEncoder(
         self.estimator = estimator
         self.pretext = pretext
         self.image_shape = image_shape
+        self.standardize = standardize
         self.epochs = epochs
         self.batch_size = batch_size
         self.memory = memory
@@ -194,6 +218,7 @@ class SelfSupervisedEncoder(
         TypeError
             If `estimator` or `pretext` is of a type that is not supported.
         """
+        check_backend()
         fitted = copy(self)
         fitted._fit(X)
         self.__dict__ = fitted.__dict__  # only now: a failed fit changes nothing
@@ -202,6 +227,7 @@ class SelfSupervisedEncoder(
     def _fit(self, X):
         check_scalar(self.epochs, "epochs", Integral, min_val=1)
         check_scalar(self.batch_size, "batch_size", Integral, min_val=1)
+        check_standardize(self.standardize)
         images = validate_images(
             self, X, image_shape=self.image_shape, reset=True, allow_views=True
         )
@@ -227,8 +253,13 @@ class SelfSupervisedEncoder(
 
         seeds = check_random_state(self.random_state).randint(MAX_SEED, size=2)
         network_seed, order_seed = map(int, seeds)
-        network = build_network(self.estimator, self.image_shape_, network_seed)
-        set_statistics(network.backbone, distinct.mean, distinct.scale)
+        network = build_network(
+            self.estimator,
+            self.image_shape_,
+            network_seed,
+            standardize=self.standardize,
+        )
+        set_statistics(network, images, distinct)
         model, compile_kwargs = build_pretext_model(
             network, self.pretext_, self.image_shape_, order_seed
         )

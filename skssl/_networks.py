@@ -6,22 +6,33 @@ that the wrapper builds. Everything else that a wrapper does, scikit-learn or Ke
 better.
 """
 
-import contextlib
 import itertools
 import math
-import os
+import warnings
 from dataclasses import dataclass
 from importlib.metadata import version
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras.src.models.functional import Functional
 from scikeras.utils import loss_name
 from scikeras.wrappers import KerasClassifier
 from sklearn.base import clone
 
 from ._cnn import build_cnn
-from ._trainers import architecture, seeded
+from ._graph import (
+    GRAPH_CLASSES,
+    call_of,
+    calls,
+    front_of,
+    is_graph,
+    kinds,
+    normalizations,
+    replay,
+)
+from ._images import load_batch
+from ._runtime import check_process, seeded_process
+from ._trainers import architecture
 
 # Few labels make few batches: with 100 labels in batches of 64, five epochs are ten
 # steps, after which no network has learned anything. So the number of epochs follows
@@ -30,32 +41,12 @@ from ._trainers import architecture, seeded
 MIN_FINETUNE_STEPS = 1000
 MIN_FINETUNE_EPOCHS = 5
 MIN_EPOCH_STEPS = 50
-
-
-IMPORTING_PROCESS = os.getpid()
-
-
-def _keep_to_share_of_cores():
-    """Give TensorFlow as many threads as joblib allows a worker, in OMP_NUM_THREADS."""
-    n_threads = os.environ.get("OMP_NUM_THREADS", "")
-    threading = tf.config.threading
-    if n_threads.isdigit() and not threading.get_intra_op_parallelism_threads():
-        with contextlib.suppress(RuntimeError):  # TensorFlow runs already
-            threading.set_intra_op_parallelism_threads(int(n_threads))
-            threading.set_inter_op_parallelism_threads(int(n_threads))
-
-
-_keep_to_share_of_cores()
-
-
-def check_process():
-    """Refuse to run TensorFlow in a forked process, where it waits forever."""
-    if os.getpid() != IMPORTING_PROCESS:
-        raise RuntimeError(
-            "TensorFlow was imported before this process was forked, and would wait "
-            "here forever. Use processes that start afresh: joblib's default backend "
-            "'loky', or the start methods 'spawn' or 'forkserver' of multiprocessing."
-        )
+# Methods in which a network of the user's own class may do what its graph does not say.
+OVERRIDES = """
+    __call__ call train_step test_step predict_step compute_loss compute_metrics
+    get_metrics_result make_train_function make_test_function make_predict_function fit
+    evaluate predict
+""".split()
 
 
 @dataclass
@@ -63,7 +54,7 @@ class Network:
     """A built network, and how its wrapper wants it trained."""
 
     backbone: keras.Model  # images to embedding, standardisation included
-    layers: list  # the layers of the backbone that frozen_layers counts
+    standardize: bool  # whether its Normalization layers are to be adapted
     classifier: keras.Model  # images to whatever the class head gives, for training
     model: keras.Model  # images to class probabilities; shares all weights
     compile_kwargs: dict  # optimizer (a fresh one), loss, metrics, …
@@ -71,8 +62,14 @@ class Network:
     fit_kwargs: dict  # epochs, batch_size, validation_split, callbacks, …
     class_weight: dict | str | None
 
+    @property
+    def layers(self):
+        """The layers of the backbone that `frozen_layers` counts."""
+        uncounted = keras.layers.InputLayer | keras.layers.Normalization
+        return [x for x in self.backbone.layers if not isinstance(x, uncounted)]
 
-def build_network(estimator, image_shape, seed, classes=None):
+
+def build_network(estimator, image_shape, seed, classes=None, standardize="auto"):
     """Build a fresh network from what the user gave as `estimator`.
 
     Parameters
@@ -85,6 +82,8 @@ def build_network(estimator, image_shape, seed, classes=None):
         Seed of the initial weights.
     classes : ndarray of shape (n_classes,), default=None
         Class labels; None where only the backbone is wanted.
+    standardize : bool or "auto", default="auto"
+        Whether the images are standardised inside the network.
 
     Returns
     -------
@@ -101,16 +100,18 @@ def build_network(estimator, image_shape, seed, classes=None):
     check_process()
     wrapper = _wrap(estimator)
     labels = np.arange(2) if classes is None else classes
-    with seeded(seed):
+    with seeded_process(seed):
+        given = isinstance(wrapper.model, keras.Model) and bool(wrapper.model.weights)
         # scikeras looks at the shapes of X and at the classes in y only.
         wrapper.initialize(np.zeros((len(labels), *image_shape), np.float32), labels)
-        inputs = keras.Input(image_shape, name="images")
-        features, head, tail, layers = _split(wrapper.model_, image_shape)
-        backbone = keras.Model(
-            inputs, features(_standardized(features, inputs)), name="backbone"
-        )
+        model = wrapper.model_
+        embedding, head, tail = _split(model, image_shape)
         if classes is not None:
             _check_head(head, tail, len(classes))
+        if standardize == "auto" and given:
+            standardize = False
+        backbone = _backbone(model, embedding, image_shape, standardize)
+        inputs = keras.Input(image_shape, name="images")
         outputs = head(backbone(inputs))
         from_logits = tail is None and head.activation is keras.activations.linear
         if tail is not None:
@@ -127,7 +128,7 @@ def build_network(estimator, image_shape, seed, classes=None):
         compile_kwargs["loss"] = _default_loss(head.units, from_logits)
     return Network(
         backbone=backbone,
-        layers=layers,
+        standardize=standardize is not False,
         classifier=classifier,
         model=model,
         compile_kwargs=compile_kwargs,
@@ -156,28 +157,21 @@ def _wrap(estimator):
 
 
 def _split(model, image_shape):
-    """Part a model into its features, class head and what follows the head.
+    """Find the class head of a network by its graph.
 
     Returns
     -------
-    features : keras.Model
-        All before the head, on the model's own input.
+    embedding : keras.KerasTensor
+        What the head sees, on the input of the model.
     head : keras.layers.Dense
-        The last Dense layer.
-    tail : keras.layers.Layer or None
-        The softmax or sigmoid layer behind it, if any.
-    layers : list of keras.layers.Layer
-        The layers of `features`, input and standardisation left out.
+        The Dense layer whose output, behind the tail, is that of the model.
+    tail : keras.layers.Layer, keras.Operation or None
+        The softmax or sigmoid behind the head, if any.
     """
     if isinstance(model, keras.Sequential) and not model.built:
         model.build((None, *image_shape))
-    try:
-        (model_input,), (_,) = model.inputs, model.outputs
-    except (AttributeError, TypeError, ValueError):
-        raise TypeError(
-            "The network must be a Functional or Sequential keras.Model with one input "
-            f"and one output, got {model!r}."
-        ) from None
+    _check_class(model)
+    (model_input,), (output,) = model.inputs, model.outputs
     accepted = tuple(model_input.shape[1:])
     if len(accepted) != 3 or any(
         a not in (None, b) for a, b in zip(accepted, image_shape, strict=True)
@@ -186,25 +180,58 @@ def _split(model, image_shape):
             f"The network takes inputs of shape {accepted}, but the images have shape "
             f"{image_shape} (height, width, channels)."
         )
-    *body, head = model.layers or [None]
-    tail = None
-    if isinstance(head, keras.layers.Softmax | keras.layers.Activation) and body:
-        head, tail = body[-1], head
+    call, tail = call_of(output), None
+    if _is_tail(call.operation):
+        tail, call = call.operation, call_of(call.input_tensors[0])
+    head = call.operation
     if not isinstance(head, keras.layers.Dense):
         raise ValueError(
             "The network must end in a class head, a Dense layer with one unit a class "
-            f"(and a softmax), but its last layer is {head!r}."
+            f"(and a softmax), but its last layer is {head!r}. Where the head is a "
+            "convolution or lies inside a nested network, as in keras.applications, "
+            "leave it out (as by include_top=False, pooling='avg') and put a Dense "
+            "layer behind."
         )
-    features = keras.Model(model_input, head.input, name="features")
-    if len(features.output_shape) != 2:
+    (embedding,) = call.input_tensors
+    if len(embedding.shape) != 2:
         raise ValueError(
             "The class head must see one embedding an image, of shape (n_embedding,), "
-            f"but it sees {features.output_shape[1:]}. Put a Flatten or a "
+            f"but it sees {embedding.shape[1:]}. Put a Flatten or a "
             "GlobalAveragePooling2D layer before it."
         )
-    uncounted = keras.layers.InputLayer | keras.layers.Normalization
-    layers = [x for x in features.layers if not isinstance(x, uncounted)]
-    return features, head, tail, layers
+    return embedding, head, tail
+
+
+def _check_class(model):
+    """Refuse a network that does more than its graph says."""
+    one_of_each = isinstance(model, GRAPH_CLASSES) and model.built
+    if not (one_of_each and len(model.inputs) == len(model.outputs) == 1):
+        raise TypeError(
+            "The network must be a Functional or Sequential keras.Model with one input "
+            f"and one output, got {model!r}."
+        )
+    plain = keras.Sequential if isinstance(model, keras.Sequential) else Functional
+    own = [
+        name
+        for name in OVERRIDES
+        if name in vars(model) or getattr(type(model), name) is not getattr(plain, name)
+    ]
+    if own:
+        raise TypeError(
+            f"The network {type(model).__name__} has its own {', '.join(own)}, which "
+            "skssl would not call: it trains the layers in the graph of the network by "
+            "steps of Keras. Write what they do as layers, as the loss or as callbacks."
+        )
+
+
+def _is_tail(operation):
+    """Whether an operation may stand behind the class head."""
+    is_layer = isinstance(operation, keras.layers.Softmax | keras.layers.Activation)
+    is_operation = type(operation).__module__.startswith("keras.") and type(
+        operation
+    ).__name__ in ("Softmax", "Sigmoid")
+    axis = getattr(operation, "axis", -1)
+    return (is_layer or is_operation) and axis in (-1, 1)
 
 
 def _check_head(head, tail, n_classes):
@@ -214,7 +241,8 @@ def _check_head(head, tail, n_classes):
         keras.activations.sigmoid,
         keras.activations.linear,
     )
-    if isinstance(tail, keras.layers.Softmax) or activation in known:
+    normalizes = tail is not None and not hasattr(tail, "activation")
+    if normalizes or activation in known:
         if head.units == n_classes or (head.units == 1 and n_classes == 2):
             return
     raise ValueError(
@@ -226,25 +254,172 @@ def _check_head(head, tail, n_classes):
     )
 
 
-def _standardized(features, inputs):
-    """Standardise the inputs, unless the network starts by scaling them itself."""
-    own = (keras.layers.Normalization, keras.layers.Rescaling)
-    if any(isinstance(layer, own) for layer in features.layers[:2]):
-        return inputs
-    return keras.layers.Normalization(name="standardize")(inputs)
+def _backbone(model, embedding, image_shape, standardize):
+    """Return the network from images to the embedding, standardised as asked.
+
+    The layers are those of the model. Where something is put between them, or the
+    model takes images of any size, its graph is called anew.
+    """
+    (model_input,) = model.inputs
+    features = keras.Model(model_input, embedding, name="backbone")
+    front = front_of(features)
+    if front.channels_first:
+        raise ValueError(
+            "skssl gives images of shape (height, width, channels), but the layer "
+            f"{front.channels_first[0].name!r} of the network takes channels first. "
+            "Build it with data_format='channels_last', or put "
+            "keras.layers.Permute((3, 1, 2)) before it."
+        )
+    if standardize == "auto":
+        insert = not front.scales
+    else:
+        insert = standardize and not front.normalizes
+    if not standardize and any(
+        seen is None and not _is_adapted(layer)
+        for layer, seen in normalizations(features)
+    ):
+        warnings.warn(
+            "The network starts with a Normalization layer that was never adapted, so "
+            "it passes the images unchanged. Call its adapt method, or set "
+            "standardize=True.",
+            UserWarning,
+            stacklevel=2,
+        )
+    if not insert and tuple(model_input.shape) == (None, *image_shape):
+        return features
+    inputs = keras.Input(image_shape, dtype=model_input.dtype)
+    if insert:
+        taken = [layer.name for layer in features.layers]
+        name = "standardize" if "standardize" not in taken else None
+        call = _Standardizing(inputs, name, beyond_scaling=standardize is True)
+        outputs = call.finish(replay(features, inputs, call))
+    else:
+        outputs = replay(features, inputs, lambda layer, *x, **kw: layer(*x, **kw))
+    return keras.Model(inputs, outputs, name="backbone")
 
 
-def set_statistics(backbone, mean, scale):
-    """Standardise by this mean and deviation of each channel.
+class _Standardizing:
+    """Calls the operations of a network, with a Normalization layer put in.
+
+    It stands behind the leading augmentation, in front of all else that the image
+    passes.
+
+    Parameters
+    ----------
+    image : keras.KerasTensor
+        Input of the network.
+    name : str or None
+        Name of the layer.
+    beyond_scaling : bool
+        Whether it stands behind scaling of the network's own, too.
+    """
+
+    def __init__(self, image, name, beyond_scaling):
+        self.layer = keras.layers.Normalization(name=name)
+        self.passed = {"augmentation"} | ({"scaling"} if beyond_scaling else set())
+        self.open = {id(image): image}  # tensors that are not standardised yet
+        self.standardized = {}
+
+    def __call__(self, operation, *args, **kwargs):
+        """Call an operation, on standardised tensors unless it comes before."""
+        tensors = [x for x in keras.tree.flatten((args, kwargs)) if id(x) in self.open]
+        found = kinds(operation) - {"neutral"}
+        if tensors and found and found <= self.passed:
+            outputs = operation(*args, **kwargs)
+            self.open.update((id(x), x) for x in keras.tree.flatten(outputs))
+            return outputs
+        if tensors and is_graph(operation) and self._enters(operation):
+            return replay(operation, args[0], self)
+        args, kwargs = keras.tree.map_structure(self.finish, (args, kwargs))
+        return operation(*args, **kwargs)
+
+    def _enters(self, nested):
+        """Whether a nested network begins with something that comes before."""
+        first = calls(nested)[0].operation
+        return bool(kinds(first) & self.passed)
+
+    def finish(self, x):
+        """Return a tensor standardised, and anything else as it is."""
+        if id(x) not in self.open:
+            return x
+        if id(x) not in self.standardized:
+            self.standardized[id(x)] = self.layer(x)
+        return self.standardized[id(x)]
+
+
+def _is_adapted(normalization):
+    mean, variance = normalization.get_weights()[:2]
+    return mean.any() or (variance != 1).any()
+
+
+def set_statistics(network, images, distinct):
+    """Adapt each Normalization layer of a network to what it sees of the images.
 
     A layer that the user has adapted already keeps its own statistics.
+
+    Parameters
+    ----------
+    network : Network
+        The network, changed in place.
+    images : ndarray of shape (n_samples, [n_views,] height, width, channels)
+        Training images.
+    distinct : DistinctImages
+        Which rows to look at, and the statistics of their pixels by channel.
     """
-    for layer in _normalizations(backbone):
-        own_mean, own_variance = layer.get_weights()[:2]
-        if own_mean.any() or (own_variance != 1).any():
+    if not network.standardize:
+        return
+    for layer, before in normalizations(network.backbone):
+        if _is_adapted(layer):
             continue
+        if before is None and layer.axis in ((-1,), (3,)):
+            mean, scale = distinct.mean[None, None], distinct.scale[None, None]
+        else:
+            mean, scale = _statistics(before, images, distinct.rows, layer.axis)
         # Of two images at mean - scale and mean + scale these are mean and deviation.
-        layer.adapt(np.stack([mean - scale, mean + scale])[:, None, None, :])
+        layer.adapt(np.stack([mean - scale, mean + scale]))
+
+
+def _statistics(before, images, rows, axis, batch_size=128):
+    """Return mean and deviation of what a Normalization layer sees.
+
+    Parameters
+    ----------
+    before : keras.Model or None
+        Network from the images to what the layer sees; None where it sees the images.
+    images : ndarray of shape (n_samples, [n_views,] height, width, channels)
+        Images, read a batch at a time.
+    rows : ndarray of shape (n_rows,)
+        The rows to look at.
+    axis : tuple of int
+        Axes that have statistics of their own, as in `keras.layers.Normalization`.
+    batch_size : int, default=128
+        Number of rows in a batch.
+
+    Returns
+    -------
+    mean, scale : ndarray
+        Of the shape of what is seen, without the axis of the batch, and 1 along each
+        axis that is not in `axis`. The scale is 1 where float32 resolves none.
+    """
+    n_values, mean, squares = 0, 0.0, 0.0
+    for start in range(0, len(rows), batch_size):
+        batch = load_batch(images[rows[start : start + batch_size]])
+        seen = batch = batch.reshape(-1, *images.shape[-3:])
+        if before is not None:
+            seen = keras.ops.convert_to_numpy(before(batch, training=False))
+        seen = seen.astype(np.float64)
+        kept = {x % seen.ndim for x in axis}
+        reduced = tuple(x for x in range(seen.ndim) if x not in kept)
+        n_new = math.prod(seen.shape[x] for x in reduced)
+        new_mean = seen.mean(axis=reduced, keepdims=True)
+        # Chan, Golub and LeVeque (1979), equation 2.1: merge two sets of values.
+        shift, share = new_mean - mean, n_new / (n_values + n_new)
+        squares += ((seen - new_mean) ** 2).sum(axis=reduced, keepdims=True)
+        squares += shift**2 * n_values * share
+        mean, n_values = mean + shift * share, n_values + n_new
+    scale = np.sqrt(squares / n_values)
+    resolved = scale > np.finfo(np.float32).eps * np.abs(mean)
+    return mean[0], np.where(resolved, scale, 1.0)[0]
 
 
 def copy_weights(source, target):
@@ -294,7 +469,7 @@ def freeze(network, frozen_layers):
 
 
 def split_frozen(network):
-    """Part a network behind its frozen layers, where their outputs never change.
+    """Split a network after its leading frozen layers, whose outputs never change.
 
     Returns
     -------
@@ -303,8 +478,8 @@ def split_frozen(network):
         the class head gives; both share all weights with the network. None where no
         layer is frozen, or where the layers are not one chain.
     """
-    _, *standardize, features = network.backbone.layers
-    chain = features.layers
+    backbone = network.backbone
+    chain = backbone.layers
     constant = list(itertools.takewhile(_is_constant, chain))
     if not any(layer.weights for layer in constant if layer in network.layers):
         return None
@@ -314,21 +489,18 @@ def split_frozen(network):
     except (AttributeError, ValueError):  # a layer that is used twice
         return None
     cut = constant[-1].output
-    front = network.backbone.input
-    for layer in [*standardize, keras.Model(features.input, cut)]:
-        front = layer(front)
     rest = inputs = keras.Input(cut.shape[1:])
     if len(constant) < len(chain):
-        rest = keras.Model(cut, features.output)(rest)
-    for layer in network.classifier.layers[2:]:  # behind the images and the backbone
+        rest = keras.Model(cut, backbone.output)(rest)
+    for layer in network.classifier.operations[2:]:  # behind images and backbone
         rest = layer(rest)
-    return keras.Model(network.backbone.input, front), keras.Model(inputs, rest)
+    return keras.Model(backbone.input, cut), keras.Model(inputs, rest)
 
 
 def _is_constant(layer):
     """Whether a layer does the same to an image at every step of training."""
     if isinstance(layer, keras.Model):
-        return all(map(_is_constant, layer.layers))
+        return is_graph(layer) and all(map(_is_constant, layer.layers))
     return (
         type(layer).__module__.startswith("keras.")
         and not isinstance(layer, keras.layers.Lambda | keras.layers.Wrapper)

@@ -8,7 +8,6 @@ of the same architecture and settings: its weights are exchanged, its graph stay
 import contextlib
 import itertools
 import json
-import random
 import re
 from collections import defaultdict
 
@@ -16,6 +15,10 @@ import joblib
 import keras
 import numpy as np
 import tensorflow as tf
+
+from ._runtime import LOCK, prepare_tensorflow, seeded
+
+prepare_tensorflow()  # before the first operation runs
 
 # So many copies, of so many weights, are kept: five numbers for each weight.
 MAX_IDLE = 8
@@ -185,22 +188,6 @@ def _number_as_rate(optimizer):
     return rate if isinstance(rate, float) else None
 
 
-@contextlib.contextmanager
-def seeded(seed):
-    """Draw Keras's default seeds from `seed`; the caller's generators stay untouched.
-
-    Layers and initializers without a seed of their own take one from `random`.
-    """
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-
-
 def shell(model, compile_kwargs, prepare, plain=False):
     """Return a compiled model with the same layers, to train in place of a model.
 
@@ -254,7 +241,10 @@ def trainer(model, compile_kwargs, prepare, watched):
     if key is None:
         yield shell(model, compile_kwargs, prepare, plain=watched)
         return
-    copy, initial = _idle.pop(key, None) or _copied(model, compile_kwargs, prepare)
+    with LOCK:
+        copy, initial = _idle.pop(key, (None, None))
+    if copy is None:
+        copy, initial = _copied(model, compile_kwargs, prepare)
     _assign(copy.optimizer.variables, initial)
     rate = _number_as_rate(compile_kwargs["optimizer"])
     if rate is not None:
@@ -262,9 +252,10 @@ def trainer(model, compile_kwargs, prepare, watched):
     _assign(copy.variables, model.variables)
     yield copy
     _assign(model.variables, copy.variables)
-    _idle[key] = copy, initial
-    while len(_idle) > MAX_IDLE:
-        _idle.pop(next(iter(_idle)), None)
+    with LOCK:
+        _idle[key] = copy, initial
+        while len(_idle) > MAX_IDLE:
+            _idle.pop(next(iter(_idle)))
 
 
 def _copied(model, compile_kwargs, prepare):

@@ -7,6 +7,7 @@ training and keeps its state. All randomness of the input comes from (seed, epoc
 that an epoch can be repeated exactly.
 """
 
+import contextlib
 import itertools
 import math
 
@@ -17,8 +18,9 @@ from sklearn.model_selection import train_test_split
 
 from ._checkpoint import callback_state
 from ._images import load_batch, release_pages
-from ._networks import check_process, finetune_schedule, split_frozen
-from ._trainers import BlockTrainer, seeded, shell, trainer
+from ._networks import finetune_schedule, split_frozen
+from ._runtime import LOCK, check_process, seeded, seeded_process, shared_seeds
+from ._trainers import BlockTrainer, shell, trainer
 
 # So many steps are one call of TensorFlow, if their images are not larger than this.
 STEPS_PER_BLOCK = 32
@@ -215,7 +217,8 @@ class _Progress(keras.callbacks.Callback):
             self.checkpoint.write(state)
 
     def _variables(self):
-        return [*self.model.variables, *self.model.optimizer.variables]
+        seeds = shared_seeds(self.model, 0, restart=False).state
+        return [*self.model.variables, *self.model.optimizer.variables, seeds]
 
 
 def _diverged(stage, what, epoch):
@@ -271,7 +274,11 @@ def _run(
     if progress.state and progress.state["stopped"]:
         epochs = n_done
     watched = not _are_indifferent(callbacks)
-    with trainer(model, compile_kwargs, prepare, watched) as trained:
+    with contextlib.ExitStack() as stack:
+        trained = stack.enter_context(trainer(model, compile_kwargs, prepare, watched))
+        # A model that trains on goes on with its generator, too.
+        shared = shared_seeds(trained, batches.seed, restart=trained is not model)
+        stack.enter_context(seeded(batches.seed, shared))
         if isinstance(trained, BlockTrainer):
             dataset, settings["steps_per_epoch"] = batches.blocks(n_done, epochs)
         else:
@@ -303,7 +310,7 @@ def build_pretext_model(network, pretext, image_shape, seed):
     compile_kwargs : dict
         How it is to be trained: the task's loss and metrics, the network's optimizer.
     """
-    with seeded(seed):
+    with seeded_process(seed):
         inputs = keras.Input(image_shape, name="images")
         outputs = pretext.build_head(network.backbone(inputs), image_shape)
         model = keras.Model(inputs, outputs, name="pretext_model")
@@ -367,8 +374,9 @@ def evaluate_pretext(pretext_model, pretext, images, *, batch_size):
     model.compile(loss=loss, metrics=metrics)
     rows = np.arange(len(images))
     batches = _pretext_batches(pretext, images, rows, batch_size, 0, shuffle=False)
-    dataset = batches.separate(pretext.make_batch)
-    results = model.evaluate(dataset, verbose=0, return_dict=True)
+    with seeded(0):
+        dataset = batches.separate(pretext.make_batch)
+        results = model.evaluate(dataset, verbose=0, return_dict=True)
     loss = results.pop("loss")
     return float(next(iter(results.values()), -loss))
 
@@ -471,10 +479,12 @@ def _frozen_bytes(front, n_images):
 def _traced(model, dtype):
     """Return a network as one TensorFlow function of a batch, traced only once."""
     traced = vars(model).setdefault("_skssl_traced", {})
-    if dtype not in traced:
-        signature = tf.TensorSpec((None, *model.input_shape[1:]), dtype)
-        function = tf.function(lambda batch: model(batch, training=False))
-        traced[dtype] = function.get_concrete_function(signature)
+    with LOCK:
+        if dtype not in traced:
+            signature = tf.TensorSpec((None, *model.input_shape[1:]), dtype)
+            function = tf.function(lambda batch: model(batch, training=False))
+            with seeded(0, shared_seeds(model, 0, restart=False)):
+                traced[dtype] = function.get_concrete_function(signature)
     return traced[dtype]
 
 

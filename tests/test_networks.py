@@ -1,5 +1,3 @@
-import random
-
 import keras
 import numpy as np
 import pytest
@@ -7,6 +5,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scikeras.wrappers import KerasClassifier
 
 from skssl import build_cnn
+from skssl._distinct import distinct_images
 from skssl._networks import (
     build_network,
     copy_weights,
@@ -15,7 +14,6 @@ from skssl._networks import (
     set_statistics,
     transfer_weights,
 )
-from skssl._trainers import seeded
 
 CLASSES = np.arange(3)
 
@@ -134,50 +132,25 @@ def test_a_model_is_left_untouched_and_starts_from_its_weights():
         assert_array_equal(weights, expected)
 
 
-def test_any_network_is_standardised():
-    network = build_network(cnn(), (8, 8, 1), 0, CLASSES)
-    set_statistics(network.backbone, np.array([5.0]), np.array([2.0]))
-    raw = np.random.default_rng(0).normal(5, 2, (4, 8, 8, 1)).astype(np.float32)
-    expected = network.layers[-1](network.layers[0]((raw - 5) / 2))
+def adapted(estimator, images, **params):
+    """Return a network whose Normalization layers are adapted to images."""
+    network = build_network(estimator, (8, 8, 1), 0, CLASSES, **params)
+    set_statistics(network, images, distinct_images(images, np.arange(len(images))))
+    return network
+
+
+def test_any_network_that_is_built_is_standardised():
+    raw = np.random.default_rng(0).normal(5, 2, (50, 8, 8, 1)).astype(np.float32)
+    network = adapted(lambda: cnn(), raw)
+    scaled = (raw - raw.mean()) / raw.std()
+    expected = network.layers[-1](network.layers[0](scaled))
     assert_allclose(network.backbone(raw), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_network_that_scales_its_input_itself_keeps_its_scale():
-    model = keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
-            keras.layers.Rescaling(1 / 16),
-            keras.layers.Flatten(),
-            keras.layers.Dense(3, activation="softmax"),
-        ]
-    )
-    backbone = build_network(model, (8, 8, 1), 0, CLASSES).backbone
-    set_statistics(backbone, np.array([5.0]), np.array([2.0]))
-    raw = np.full((1, 8, 8, 1), 16, np.float32)
-    assert_array_equal(backbone(raw), np.ones((1, 64)))
-
-
-def test_an_adapted_layer_keeps_its_statistics():
-    layer = keras.layers.Normalization()
-    layer.adapt(np.array([0.0, 4.0]).reshape(2, 1, 1, 1))
-    model = keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
-            layer,
-            keras.layers.Flatten(),
-            keras.layers.Dense(3, activation="softmax"),
-        ]
-    )
-    backbone = build_network(model, (8, 8, 1), 0, CLASSES).backbone
-    set_statistics(backbone, np.array([5.0]), np.array([2.0]))
-    assert_allclose(backbone(np.full((1, 8, 8, 1), 4.0)), np.ones((1, 64)))
-
-
 def test_copied_weights_give_equal_embeddings():
-    first = build_network(None, (8, 8, 1), 0).backbone
-    second = build_network(None, (8, 8, 1), 1).backbone
-    set_statistics(first, np.array([5.0]), np.array([2.0]))
     X = np.random.default_rng(0).normal(size=(3, 8, 8, 1))
+    first = adapted(None, X).backbone
+    second = build_network(None, (8, 8, 1), 1).backbone
     assert not np.allclose(first(X), second(X))
     copy_weights(first, second)
     assert_array_equal(first(X), second(X))
@@ -226,15 +199,6 @@ def test_a_subclassed_model_is_refused():
 
     with pytest.raises(TypeError, match="Functional or Sequential"):
         build_network(lambda: Subclassed(), (8, 8, 1), 0, CLASSES)
-
-
-def test_seeded_leaves_the_generators_where_they_were():
-    states = random.getstate(), np.random.get_state()[1].copy()
-    with seeded(0):
-        random.random()
-        np.random.random()
-    assert random.getstate() == states[0]
-    assert_array_equal(np.random.get_state()[1], states[1])
 
 
 @pytest.mark.parametrize(

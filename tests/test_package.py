@@ -8,6 +8,7 @@ import skssl
 PACKAGE = Path(skssl.__file__).parent
 # From the bottom up; a module imports only what stands before it.
 LAYERS = [
+    "_runtime",
     "_images",
     "_labels",
     "_distinct",
@@ -18,6 +19,7 @@ LAYERS = [
     "pretext/_rotation",
     "pretext/__init__",
     "_cnn",
+    "_graph",
     "_trainers",
     "_networks",
     "_archive",

@@ -98,8 +98,9 @@ def test_a_layer_that_changes_ends_the_constant_part(extra, frozen_layers):
     if frozen_layers == 0:
         assert parts is None
     else:
-        assert [layer.name for layer in parts[0].layers[-1].layers][1:] == [
-            network.layers[0].name
+        assert [layer.name for layer in parts[0].layers[1:]] == [
+            "standardize",
+            network.layers[0].name,
         ]
 
 

@@ -1,0 +1,158 @@
+"""What belongs to the whole process: the backend of Keras, forks, threads and seeds.
+
+Nothing here imports TensorFlow before :func:`prepare_tensorflow` is called.
+"""
+
+import contextlib
+import os
+import random
+import sys
+import threading
+
+import numpy as np
+
+# Held while one thread traces a network, or swaps the generators of the process.
+LOCK = threading.RLock()
+
+_of_thread = threading.local()
+_process_of_tensorflow = None
+
+
+def check_backend():
+    """Refuse a backend of Keras other than TensorFlow, before Keras is imported."""
+    keras = sys.modules.get("keras")
+    if keras is not None and hasattr(keras, "config"):
+        backend = keras.config.backend()
+    else:
+        backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if backend != "tensorflow":
+        raise RuntimeError(
+            "skssl trains with TensorFlow, but Keras is set to the backend "
+            f"{backend!r}. Set the environment variable KERAS_BACKEND=tensorflow "
+            "before Keras is imported, and restart Python."
+        )
+
+
+def check_process():
+    """Refuse to run TensorFlow in a forked process, where it waits forever."""
+    if _process_of_tensorflow not in (None, os.getpid()):
+        raise RuntimeError(
+            "TensorFlow was imported before this process was forked, and would wait "
+            "here forever. Use processes that start afresh: joblib's default backend "
+            "'loky', or the start methods 'spawn' or 'forkserver' of multiprocessing."
+        )
+
+
+def prepare_tensorflow():
+    """Import TensorFlow and Keras, once, and make them fit for workers and threads."""
+    global _process_of_tensorflow
+
+    if _process_of_tensorflow is not None:
+        return
+    check_backend()
+    import tensorflow as tf
+    from keras.src.random import seed_generator
+
+    check_backend()  # the configuration file of Keras may name another one
+    _process_of_tensorflow = os.getpid()
+    # Give TensorFlow as many threads as joblib allows a worker, in OMP_NUM_THREADS.
+    n_threads = os.environ.get("OMP_NUM_THREADS", "")
+    threads = tf.config.threading
+    if n_threads.isdigit() and not threads.get_intra_op_parallelism_threads():
+        with contextlib.suppress(RuntimeError):  # TensorFlow runs already
+            threads.set_intra_op_parallelism_threads(int(n_threads))
+            threads.set_inter_op_parallelism_threads(int(n_threads))
+    # Keras takes every default seed from this name. No public way leads there.
+    seed_generator.python_random = _SeedSource()
+
+
+class _SeedSource:
+    """Stands for the module `random` where Keras draws its default seeds.
+
+    Inside :func:`seeded` they come from a generator that belongs to the thread.
+    """
+
+    def randint(self, low, high):
+        """Return a random int from `low` to `high`, both included."""
+        return getattr(_of_thread, "generator", random).randint(low, high)
+
+
+def shared_seeds(model, seed, restart=True):
+    """Return the generator behind the functions of `keras.random` in a network.
+
+    What TensorFlow has traced keeps to the generator it met, so it stays with the
+    network.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The network.
+    seed : int
+        Where a new generator starts.
+    restart : bool, default=True
+        Whether one that is there already starts again from `seed`.
+
+    Returns
+    -------
+    generator : keras.random.SeedGenerator
+        The generator, to be given to :func:`seeded`.
+    """
+    import keras
+
+    generator = vars(model).get("_skssl_shared_seeds")
+    if generator is None:
+        generator = vars(model)["_skssl_shared_seeds"] = keras.random.SeedGenerator(
+            seed
+        )
+    elif restart:
+        generator.state.assign([seed, 0])
+    return generator
+
+
+@contextlib.contextmanager
+def seeded(seed, shared=None):
+    """Draw Keras's default seeds in this thread from `seed`.
+
+    These are the seeds that layers, initializers and the functions of `keras.random`
+    use where they were given none. The generators of the caller stay untouched.
+
+    Parameters
+    ----------
+    seed : int
+        Where all of them come from.
+    shared : keras.random.SeedGenerator, default=None
+        What the functions of `keras.random` draw from; None is a new one.
+    """
+    prepare_tensorflow()
+    import keras
+    from keras.src.backend.common import global_state
+    from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
+
+    outer_source = getattr(_of_thread, "generator", random)
+    outer_shared = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+    _of_thread.generator = random.Random(seed)
+    shared = shared or keras.random.SeedGenerator(seed)
+    global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, shared)
+    try:
+        yield
+    finally:
+        _of_thread.generator = outer_source
+        global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, outer_shared)
+
+
+@contextlib.contextmanager
+def seeded_process(seed):
+    """Draw everything from `seed` while code of the user runs that may draw itself.
+
+    `random` and `numpy.random` belong to the whole process, so other threads wait
+    here. Both are put back afterwards.
+    """
+    with LOCK, seeded(seed):
+        python_state, numpy_state = random.getstate(), np.random.get_state()
+        random.seed(seed)
+        np.random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)

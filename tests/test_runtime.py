@@ -1,0 +1,248 @@
+"""The backend, the seeds and the threads of a process."""
+
+import os
+import random
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import keras
+import numpy as np
+import pytest
+from joblib import Parallel, delayed, parallel_config
+from keras import layers
+from numpy.testing import assert_array_equal
+from sklearn.base import clone
+
+from skssl import SelfSupervisedClassifier, SelfSupervisedEncoder
+from skssl._runtime import seeded, seeded_process
+
+# Seeds
+
+
+def test_seeds_of_keras_come_from_the_seed_and_from_this_thread():
+    def draw():
+        kernel = layers.Dense(3)
+        kernel.build((None, 2))
+        return np.concatenate(
+            [
+                kernel.kernel.numpy().ravel(),
+                keras.random.normal((4,)).numpy(),
+                [keras.random.SeedGenerator().state.numpy()[0]],
+            ]
+        )
+
+    with seeded(1):
+        first = draw()
+        with seeded(2):
+            other = draw()
+        further = draw()
+    with seeded(1):
+        assert_array_equal(draw(), first)
+        assert_array_equal(draw(), further)
+    assert not np.array_equal(first, other)
+    with ThreadPoolExecutor(1) as pool, seeded(1):
+        outside = pool.submit(draw).result()
+        assert not np.array_equal(outside, first)
+        assert_array_equal(draw(), first)
+
+
+def test_what_other_threads_draw_changes_no_seed():
+    stop = threading.Event()
+
+    def draw_on():
+        while not stop.is_set():
+            random.random()
+            np.random.random()
+
+    with seeded(3):
+        expected = [keras.random.SeedGenerator().state.numpy()[0] for _ in range(300)]
+    thread = threading.Thread(target=draw_on)
+    thread.start()
+    try:
+        with seeded(3):
+            drawn = [keras.random.SeedGenerator().state.numpy()[0] for _ in range(300)]
+    finally:
+        stop.set()
+        thread.join()
+    assert drawn == expected
+
+
+@pytest.mark.parametrize("context", [seeded, seeded_process])
+def test_the_generators_of_the_caller_stay_where_they_were(context):
+    keras.utils.set_random_seed(5)
+    expected = keras.random.normal((3,)).numpy()
+    keras.utils.set_random_seed(5)
+    states = random.getstate(), np.random.get_state()[1].copy()
+    with pytest.raises(KeyError), context(0):
+        keras.random.SeedGenerator()
+        keras.random.normal((3,))
+        if context is seeded_process:
+            random.random()
+            np.random.random()
+        raise KeyError
+    assert random.getstate() == states[0]
+    assert_array_equal(np.random.get_state()[1], states[1])
+    assert_array_equal(keras.random.normal((3,)), expected)
+
+
+def test_code_of_the_user_draws_from_the_seed():
+    def draw():
+        return random.random(), np.random.random()
+
+    with seeded_process(7):
+        expected = draw()
+    with seeded_process(7):
+        assert draw() == expected
+
+
+class Noise(layers.Layer):
+    """Adds noise of no seed of its own, in training and after."""
+
+    def call(self, inputs):
+        """Add it."""
+        return inputs + keras.random.normal(keras.ops.shape(inputs), stddev=0.5)
+
+
+def noisy(meta):
+    scale = random.choice([1 / 16, 1 / 12]) * np.random.uniform(0.5, 1)
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Rescaling(scale),
+            Noise(),
+            layers.Conv2D(4, 3, activation="relu"),
+            layers.Flatten(),
+            layers.Dropout(0.2),
+            layers.Dense(meta["n_classes_"], activation="softmax"),
+        ]
+    )
+
+
+@pytest.mark.parametrize("pretrain_epochs", [0, 1])
+def test_draws_without_a_seed_are_repeated_with_the_random_state(
+    pretrain_epochs, few_labels, quick
+):
+    X, y = few_labels
+    clf = SelfSupervisedClassifier(
+        quick(noisy), pretrain_epochs=pretrain_epochs, random_state=0
+    )
+    keras.utils.set_random_seed(11)
+    expected = keras.random.normal((3,)).numpy()
+    keras.utils.set_random_seed(11)
+    first = clf.fit(X, y).predict_proba(X)
+    assert_array_equal(keras.random.normal((3,)), expected)
+    again = clone(clf).fit(X, y)
+    assert again.finetune_history_ == clf.finetune_history_
+    for a, b in zip(again.model_.get_weights(), clf.model_.get_weights(), strict=True):
+        assert_array_equal(a, b)
+    assert_array_equal(again.predict_proba(X), first)
+    other = clone(clf).set_params(random_state=1).fit(X, y)
+    assert other.finetune_history_ != clf.finetune_history_
+
+
+def test_draws_without_a_seed_go_on_in_partial_fit(few_labels, quick):
+    X, y = few_labels
+    X, y = X[y != -1], y[y != -1]
+    params = {"pretrain_epochs": 0, "random_state": 0}
+    whole = SelfSupervisedClassifier(quick(noisy, epochs=3), **params).fit(X, y)
+    by_epoch = SelfSupervisedClassifier(quick(noisy), **params)
+    for _ in range(3):
+        by_epoch.partial_fit(X, y, classes=range(10))
+    assert by_epoch.finetune_history_ == whole.finetune_history_
+
+
+# Threads
+
+
+def numbers(model):
+    return np.concatenate([weight.ravel() for weight in model.get_weights()])
+
+
+def fits(few_labels, quick, tmp_path):
+    """Return functions that fit or predict and give what came of it."""
+    X, y = few_labels
+    X, y = X[:60], y[:60]
+
+    def fit(clf):
+        clf = clone(clf).fit(X, y)
+        return np.concatenate([numbers(clf.model_), clf.predict_proba(X).ravel()])
+
+    small = SelfSupervisedClassifier(quick(), pretrain_epochs=1, random_state=0)
+    fitted = clone(small).fit(X, y)
+    return [
+        lambda: fit(small),
+        lambda: fit(clone(small).set_params(random_state=1)),
+        lambda: fit(
+            SelfSupervisedClassifier(quick(noisy), pretrain_epochs=1, random_state=2)
+        ),
+        lambda: fit(
+            SelfSupervisedClassifier(
+                quick(), pretrain_epochs=1, random_state=3, memory=str(tmp_path)
+            )
+        ),
+        lambda: fitted.predict_proba(X),
+        lambda: fitted.predict_pretext(X),
+        lambda: np.float64(fitted.score_pretext(X)),
+        lambda: numbers(
+            SelfSupervisedEncoder(quick(), epochs=1, random_state=4).fit(X).backbone_
+        ),
+    ]
+
+
+def test_fits_in_threads_are_those_of_one_after_the_other(few_labels, quick, tmp_path):
+    tasks = fits(few_labels, quick, tmp_path)
+    expected = [task() for task in tasks]
+    states = random.getstate(), np.random.get_state()[1].copy()
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            for result, right in zip(
+                pool.map(lambda task: task(), tasks), expected, strict=True
+            ):
+                assert_array_equal(result, right)
+    assert random.getstate() == states[0]
+    assert_array_equal(np.random.get_state()[1], states[1])
+
+
+def test_the_threading_backend_of_joblib_gives_the_same(few_labels, quick, tmp_path):
+    tasks = fits(few_labels, quick, tmp_path)[:3]
+    expected = [task() for task in tasks]
+    with parallel_config("threading", n_jobs=3):
+        results = Parallel()(delayed(task)() for task in tasks)
+    for result, right in zip(results, expected, strict=True):
+        assert_array_equal(result, right)
+
+
+# The backend of Keras
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "SelfSupervisedClassifier().fit('no images', None)",
+        "SelfSupervisedClassifier().partial_fit('no images', None)",
+        "SelfSupervisedEncoder().fit('no images')",
+    ],
+)
+def test_another_backend_is_refused_before_anything_else(call):
+    code = (
+        "import sys\n"
+        "from skssl import SelfSupervisedClassifier, SelfSupervisedEncoder\n"
+        f"try:\n    {call}\n"
+        "except RuntimeError as error:\n    print(error)\n"
+        "print('keras' in sys.modules)\n"
+    )
+    output = subprocess.check_output(
+        [sys.executable, "-c", code],
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        text=True,
+    )
+    assert "backend 'jax'. Set the environment variable KERAS_BACKEND" in output
+    assert output.endswith("False\n")
+
+
+def test_a_backend_that_keras_has_already_is_refused(monkeypatch, few_labels):
+    monkeypatch.setattr(keras.config, "backend", lambda: "torch")
+    with pytest.raises(RuntimeError, match="backend 'torch'"):
+        SelfSupervisedClassifier().fit(*few_labels)
