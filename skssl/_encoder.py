@@ -248,7 +248,13 @@ class SelfSupervisedEncoder(
         )
         self.pretext_ = fitted_pretext(self.pretext, images)
 
-        from ._networks import build_network, copy_weights, describe, set_statistics
+        from ._networks import (
+            build_network,
+            check_pretraining,
+            copy_weights,
+            describe,
+            set_statistics,
+        )
         from ._training import build_pretext_model, pretrain
 
         seeds = check_random_state(self.random_state).randint(MAX_SEED, size=2)
@@ -259,6 +265,7 @@ class SelfSupervisedEncoder(
             network_seed,
             standardize=self.standardize,
         )
+        check_pretraining(network, self.pretext_)
         set_statistics(network, images, distinct)
         model, compile_kwargs = build_pretext_model(
             network, self.pretext_, self.image_shape_, order_seed

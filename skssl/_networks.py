@@ -422,11 +422,51 @@ def _statistics(before, images, rows, axis, batch_size=128):
     return mean[0], np.where(resolved, scale, 1.0)[0]
 
 
+def check_pretraining(network, pretext):
+    """Warn where a network cannot learn from a pretext task.
+
+    Parameters
+    ----------
+    network : Network
+        The network that is to be pretrained.
+    pretext : PretextTask
+        The fitted task.
+    """
+    task = type(pretext).__name__
+    undoing = [x for x in _all_layers(network.backbone) if pretext.is_undone_by(x)]
+    if undoing:
+        names = ", ".join(f"{type(x).__name__} {x.name!r}" for x in undoing)
+        warnings.warn(
+            f"Augmentation in the network makes {task} unsolvable: {names}. Narrow it "
+            "or leave it out, choose another pretext task or other angles, or set "
+            "pretrain_epochs=0.",
+            UserWarning,
+            stacklevel=2,
+        )
+    if not network.backbone.trainable_weights:
+        warnings.warn(
+            "All of the network before its class head is frozen or without weights, so "
+            f"{task} trains nothing that is kept. Set trainable=True on the layers "
+            "that it is to train, or pretrain_epochs=0.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _all_layers(model):
+    """Yield the layers of a network, those of nested networks included."""
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from _all_layers(layer)
+
+
 def copy_weights(source, target):
     """Give one model the weights of another of the same network."""
     target.set_weights(source.get_weights())
-    for layer in _normalizations(target):
-        layer.finalize_state()  # it derives tensors from its weights
+    for layer in _all_layers(target):
+        if isinstance(layer, keras.layers.Normalization) and layer.weights:
+            layer.finalize_state()  # it derives tensors from its weights
 
 
 def transfer_weights(source, network):
@@ -442,16 +482,6 @@ def transfer_weights(source, network):
     copy_weights(source, network.backbone)
     if fresh:
         last.set_weights(own_weights)
-
-
-def _normalizations(model):
-    """Return the layers that keep statistics of the training images as weights."""
-    found = []
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Normalization) and layer.weights:
-            found.append(layer)
-        found += _normalizations(layer) if isinstance(layer, keras.Model) else []
-    return found
 
 
 def freeze(network, frozen_layers):

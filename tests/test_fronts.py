@@ -144,14 +144,16 @@ def test_networks_that_scale_learn_as_in_keras_alone(name, quick):
 
 
 def test_a_model_trained_elsewhere_starts_where_it_was(quick):
-    model = behind(lambda x: x)({"X_shape_": (1, 8, 8, 1), "n_classes_": 10})
+    model, given = (  # one is compiled
+        behind(lambda x: x)({"X_shape_": (1, 8, 8, 1), "n_classes_": 10})
+        for _ in range(2)
+    )
     keras.utils.set_random_seed(0)
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(DIGITS[:600], LABELS[:600], epochs=20, verbose=0)
     predicted = model.predict(DIGITS[600:], verbose=0).argmax(axis=1)
     expected = (predicted == LABELS[600:]).mean()
     assert expected > 0.7
-    given = keras.models.clone_model(model)  # without the settings of training
     given.set_weights(model.get_weights())
     backbone = adapted(given, DIGITS[:50])
     assert_array_equal(seen_by_weights(backbone, DIGITS[:9]), DIGITS[:9])
@@ -427,6 +429,34 @@ def test_a_softmax_over_another_axis_is_no_head():
 
     with pytest.raises(ValueError, match="must end in a class head"):
         build_network(build, (8, 8, 1), 0, CLASSES)
+
+
+# Networks that cannot learn from a pretext task
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_augmentation_that_undoes_the_task_is_named(inside, quick):
+    layer = layers.RandomFlip(name="flip")
+    front = nested(layer) if inside else layer
+    encoder = SelfSupervisedEncoder(quick(behind(front)), epochs=1)
+    with pytest.warns(UserWarning, match="RotationPretext unsolvable: RandomFlip 'fl"):
+        encoder.fit(DIGITS[:40])
+    SelfSupervisedClassifier(quick(behind(front)), pretrain_epochs=0).fit(
+        DIGITS[:40], LABELS[:40]
+    )
+
+
+def test_a_network_that_is_frozen_whole_is_named(quick):
+    def build(meta):
+        model = behind(lambda x: x)(meta)
+        for layer in model.layers[:-1]:
+            layer.trainable = False
+        return model
+
+    clf = SelfSupervisedClassifier(quick(build), pretrain_epochs=1)
+    with pytest.warns(UserWarning, match="is frozen or without weights, so Rotation"):
+        clf.fit(DIGITS[:40], LABELS[:40])
+    clf.set_params(pretrain_epochs=0).fit(DIGITS[:40], LABELS[:40])
 
 
 # Classes of the user's own

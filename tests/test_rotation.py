@@ -163,3 +163,26 @@ def test_clone_and_repr_keep_the_parameters():
     assert clone(pretext).get_params() == pretext.get_params()
     assert repr(pretext) == "RotationPretext(angles=(0, 180), image_shape=(2, 3))"
     assert "RotationPretext" in pretext._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("layer", "angles", "undone"),
+    [
+        (lambda x: x.RandomFlip(), (0, 90, 180, 270), True),
+        (lambda x: x.RandomFlip("horizontal"), (0, 90, 180, 270), True),
+        (lambda x: x.RandomFlip("horizontal"), (0, 180), False),
+        (lambda x: x.RandomFlip("vertical"), (0, 180), True),
+        (lambda x: x.RandomFlip("vertical"), (0, 90), False),
+        (lambda x: x.RandomFlip("horizontal"), (0, 90), False),
+        (lambda x: x.RandomRotation(0.5), (0, 90, 180, 270), True),
+        (lambda x: x.RandomRotation(0.15), (0, 90, 180, 270), True),
+        (lambda x: x.RandomRotation(0.15), (0, 180), False),
+        (lambda x: x.RandomRotation(0.1), (0, 90, 180, 270), False),
+        (lambda x: x.RandomRotation((0.25, 0.3)), (0, 90, 180, 270), False),
+        (lambda x: x.RandomTranslation(0.5, 0.5), (0, 90, 180, 270), False),
+    ],
+)
+def test_layers_that_turn_one_angle_into_another(layer, angles, undone):
+    import keras
+
+    assert RotationPretext(angles).is_undone_by(layer(keras.layers)) is undone

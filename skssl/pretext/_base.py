@@ -52,6 +52,22 @@ class PretextTask(BaseEstimator):
     n_views = 1
     class_names = None
 
+    def is_undone_by(self, layer):
+        """Say whether an augmentation layer of the network makes the task unsolvable.
+
+        Parameters
+        ----------
+        layer : keras.layers.Layer
+            A layer of the network that is to be pretrained.
+
+        Returns
+        -------
+        undone : bool
+            Whether targets can no longer be told from what comes out of the layer.
+            False unless a task overrides this.
+        """
+        return False
+
     def fit(self, X, y=None):
         """Check the parameters against the images, learn from them if need be.
 

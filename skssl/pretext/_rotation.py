@@ -216,6 +216,39 @@ class RotationPretext(TransformerMixin, ViewClassification):
         turns = quarter_turns(self.angles)
         return ops.stack([ops.rot90(images, n, axes=(1, 2)) for n in turns], axis=1)
 
+    def is_undone_by(self, layer):
+        """Say whether a layer turns or mirrors one angle into another.
+
+        Parameters
+        ----------
+        layer : keras.layers.Layer
+            A layer of the network that is to be pretrained.
+
+        Returns
+        -------
+        undone : bool
+            True for a `RandomRotation` so wide that turned images of two angles
+            overlap, and for a `RandomFlip` that makes of one angle the mirror image
+            of another.
+        """
+        from keras import layers
+
+        angles = {90 * turn for turn in quarter_turns(self.angles)}
+        if isinstance(layer, layers.RandomRotation):
+            low, high = layer.get_config()["factor"]  # as shares of a full turn
+            return 360 * (high - low) > min(
+                (b - a) % 360 for a in angles for b in angles - {a}
+            )
+        if isinstance(layer, layers.RandomFlip):
+            mode = layer.get_config()["mode"]
+            mirrored = set()
+            if "horizontal" in mode:
+                mirrored |= {(a, -a % 360) for a in angles}
+            if "vertical" in mode:
+                mirrored |= {(a, (180 - a) % 360) for a in angles}
+            return any(b in angles - {a} for a, b in mirrored)
+        return False
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
