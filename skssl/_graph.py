@@ -26,6 +26,7 @@ AUGMENTATIONS = tuple(
     """.split()
     if hasattr(layers, name)  # some are younger than the oldest Keras admitted
 )
+SCALING_LAYERS = layers.Normalization, layers.Rescaling
 # Layers and operations that leave the scale of an image as it is.
 NEUTRAL_LAYERS = tuple(
     getattr(layers, name)
@@ -93,10 +94,10 @@ def kinds(operation):
     """
     if is_graph(operation):
         return {"neutral"}.union(*(kinds(call.operation) for call in calls(operation)))
-    if isinstance(operation, layers.Normalization):
+    if isinstance(operation, SCALING_LAYERS):
         return {"scaling"}
     if getattr(operation, "weights", None):
-        return {"weights"}
+        return {"scaling" if _scales_inside(operation) else "weights"}
     if isinstance(operation, AUGMENTATIONS):
         return {"augmentation"}
     name, module = type(operation).__name__, type(operation).__module__
@@ -104,6 +105,23 @@ def kinds(operation):
         module.startswith("keras.") and name in NEUTRAL_OPERATIONS
     )
     return {"neutral" if neutral else "scaling"}
+
+
+def _scales_inside(layer):
+    """Whether a layer with weights is known to scale what it sees.
+
+    So does one that keeps statistics alone, which are weights that never train, and
+    one of the user's own that has a scaling layer among its attributes.
+    """
+    if type(layer).__module__.startswith("keras."):
+        return False
+    if layer.trainable and not layer.trainable_weights:
+        return True
+    return any(
+        isinstance(part, SCALING_LAYERS)
+        for value in vars(layer).values()
+        for part in (value if isinstance(value, list | tuple) else [value])
+    )
 
 
 @dataclass

@@ -318,6 +318,42 @@ def test_views_are_all_looked_at(quick):
     assert_allclose(mean, 127.5, rtol=1e-5)
 
 
+class Statistics(layers.Layer):
+    """Divides by a weight that does not train."""
+
+    def build(self, input_shape):
+        self.scale = self.add_weight(shape=(), trainable=False, initializer="ones")
+
+    def call(self, inputs):
+        return inputs / self.scale
+
+
+class Stem(layers.Layer):
+    """Scales, then convolves."""
+
+    def __init__(self, scaling, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = [scaling, layers.Conv2D(4, 3)]
+
+    def call(self, inputs):
+        for layer in self.inner:
+            inputs = layer(inputs)
+        return inputs
+
+
+@pytest.mark.parametrize("layer", [Statistics(), Stem(layers.Rescaling(1 / 255))])
+def test_layers_of_the_users_own_that_scale_are_left_alone(layer):
+    backbone = adapted(behind(lambda x: x, layer), DIGITS[:50])
+    assert not any(x.name == "standardize" for x in backbone.layers)
+
+
+@pytest.mark.parametrize("layer", [Stem(layers.Identity()), layers.Conv2D(4, 3)])
+def test_layers_with_weights_alone_see_standardised_images(layer):
+    layer.trainable = False
+    backbone = adapted(behind(lambda x: x, layer), DIGITS[:50])
+    assert any(x.name == "standardize" for x in backbone.layers)
+
+
 # The parameter
 
 
