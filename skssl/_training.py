@@ -511,6 +511,30 @@ def predict(model, images, prepare=None, batch_size=PREDICTION_BATCH_SIZE, rows=
     return np.concatenate(outputs)
 
 
+def pretext_views(pretext_model, pretext, images, seed):
+    """Make one batch of a task that classifies, and predict its targets.
+
+    Parameters
+    ----------
+    pretext_model, pretext : keras.Model, PretextTask
+        The pretrained network and its task.
+    images : ndarray of shape (n_samples, [n_views,] height, width, channels)
+        A few images.
+    seed : int32 ndarray of shape (2,)
+        Seed of what the task draws at random.
+
+    Returns
+    -------
+    views : ndarray of shape (n_samples * n_views, height, width, channels)
+        What the network sees.
+    y_true, y_pred : ndarray of shape (n_samples * n_views,)
+        True and predicted class index of each.
+    """
+    batch = tf.convert_to_tensor(load_batch(images))
+    views, y_true = map(np.asarray, pretext.make_batch(batch, seed))
+    return views, y_true, predict(pretext_model, views).argmax(axis=-1)
+
+
 def predict_pretext(pretext_model, pretext, images):
     """Return the predicted class of each view, of shape (n_samples, n_views)."""
     seed = np.zeros(2, dtype=np.int32)
