@@ -202,8 +202,9 @@ class _Progress(keras.callbacks.Callback):
         logs = {key: float(value) for key, value in (logs or {}).items()}
         if not math.isfinite(logs.get("loss", 0)):
             raise _diverged(self.stage, f"the loss is {logs['loss']}", epoch + 1)
-        for key, value in logs.items():
-            self.history.setdefault(key, []).append(value)
+        for key in {**self.history, **logs}:  # some are not measured in each epoch
+            values = self.history.setdefault(key, [math.nan] * epoch)
+            values.append(logs.get(key, math.nan))
         if self.checkpoint:
             state = {
                 "epoch": epoch + 1,
