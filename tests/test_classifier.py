@@ -307,7 +307,7 @@ def test_an_encoder_replaces_pretraining(few_labels, quick):
         ({"memory": "cache"}, "so memory='cache' has no effect"),
         (
             {"pretrain_epochs": 1, "memory": "cache"},
-            "so pretrain_epochs=1, memory='cache' has no effect: give it to the encoder",
+            "so pretrain_epochs=1, memory='cache' has no effect: give it to the",
         ),
     ],
 )
