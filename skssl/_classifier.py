@@ -1,5 +1,7 @@
 """SelfSupervisedClassifier: pretrain on all images, fine-tune on the labelled ones."""
 
+import math
+import warnings
 from copy import copy
 from numbers import Integral
 
@@ -26,8 +28,8 @@ from ._encoder import (
     check_standardize,
     fitted_pretext,
 )
-from ._images import validate_images
-from ._labels import encode_labels
+from ._images import channels_first_hint, validate_images, warn_of_volumes
+from ._labels import encode_labels, known_labels, label_array
 from ._persistence import SaveMixin
 from ._runtime import check_backend
 
@@ -40,8 +42,19 @@ def _pretrained(classifier):
 
 
 def _joined(history, more):
-    """Return one history of both, the first None where nothing came before."""
-    return {key: [*(history or {}).get(key, []), *more[key]] for key in more}
+    """Return one history of both, NaN where an epoch has no value.
+
+    The first is None where nothing came before.
+    """
+    if not history:
+        return more
+    empty, no_more = (
+        [math.nan] * len(next(iter(x.values()), ())) for x in (history, more)
+    )
+    return {
+        key: [*history.get(key, empty), *more.get(key, no_more)]
+        for key in {**history, **more}
+    }
 
 
 class SelfSupervisedClassifier(
@@ -76,7 +89,9 @@ class SelfSupervisedClassifier(
     encoder : SelfSupervisedEncoder, default=None
         A fitted encoder with the same network to start from instead of pretraining, in
         :class:`~sklearn.frozen.FrozenEstimator` where it must survive `clone`. With
-        ``estimator=None`` the encoder's estimator is used.
+        ``estimator=None`` the encoder's estimator is used. `pretrain_epochs`,
+        `pretrain_batch_size` and `memory` then have no effect, and a warning says so
+        where one of them was set.
     image_shape : tuple of int, default=None
         (height, width) or (height, width, channels) of the images in flat rows. None
         takes a square number of features for a square grey image.
@@ -103,9 +118,11 @@ class SelfSupervisedClassifier(
         start from their pretrained weights, but for a Dense layer at the backbone's
         end: it has bound its units to the pretext task, and starts afresh.
     unlabeled_label : object, default=-1
-        What marks a row without a label in y; None if every row has one.
+        What marks a row without a label in y. ``np.nan`` stands for every missing
+        value: NaN, None and ``pd.NA``. None says that every row has a label.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes, as elsewhere in scikit-learn.
+        Weights of the classes, as elsewhere in scikit-learn. "balanced" needs all
+        labels at once, so `partial_fit` refuses it.
     memory : str, path-like or joblib.Memory, default=None
         Folder that keeps finished pretraining, so that the same images, network,
         parameters and seed are never pretrained twice, as in a grid search over
@@ -139,7 +156,8 @@ class SelfSupervisedClassifier(
     pretrain_history_ : dict of list or None
         Loss and metrics of each epoch of pretraining.
     finetune_history_ : dict of list
-        Loss and metrics of each epoch of fine-tuning.
+        Loss and metrics of each epoch of fine-tuning, NaN where an epoch has none:
+        `partial_fit` after a fit with `validation_split` measures no ``val_loss``.
     image_shape_ : tuple of int
         (height, width, channels) of the images seen in `fit`.
     n_features_in_ : int
@@ -215,10 +233,11 @@ class SelfSupervisedClassifier(
             Images of any scale, flat rows, or ready views of each image, the first of
             which is the image itself.
         y : array-like of shape (n_samples,)
-            Labels; rows equal to `unlabeled_label` only pretrain.
+            Labels; rows marked by `unlabeled_label` only pretrain.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the labelled rows in fine-tuning. A row of weight 0 is left out
-            altogether.
+            Weights of the labelled rows in fine-tuning, which are scaled to a mean of
+            1. Equal rows count as one row with the sum of their weights. A row of
+            weight 0 is left out altogether.
 
         Returns
         -------
@@ -228,9 +247,11 @@ class SelfSupervisedClassifier(
         Raises
         ------
         ValueError
-            If X, y, the network and the parameters do not fit together.
+            If X, y, the network and the parameters do not fit together, or if a label
+            is missing or looks like the mark without being it, as "-1" does.
         TypeError
-            If `estimator`, `pretext` or `encoder` is of a type that is not supported.
+            If `estimator`, `pretext`, `encoder` or the labels are of a type that is not
+            supported.
         NotFittedError
             If `encoder` is not fitted.
         """
@@ -247,19 +268,25 @@ class SelfSupervisedClassifier(
         pretrains, on these rows. Callbacks and validation split of `estimator` are for
         `fit` alone.
 
+        Calls on the same rows are the epochs of one `fit`, if these rows differ from
+        each other and have no weights. With weights, `fit` scales them to a mean of 1,
+        while `partial_fit` takes them as they are, so that all calls are on one scale.
+
         Parameters
         ----------
         X : array-like of shape (n_samples, height, width[, channels]), \
                 (n_samples, n_features) or (n_samples, n_views, height, width, channels)
             Images as in `fit`.
         y : array-like of shape (n_samples,)
-            Labels; rows equal to `unlabeled_label` are passed over after the first
+            Labels; rows marked by `unlabeled_label` are passed over after the first
             call.
         classes : array-like of shape (n_classes,), default=None
             All labels that will ever come; needed in the first call on an unfitted
-            classifier.
+            classifier. `unlabeled_label` among them is passed over.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the labelled rows.
+            Weights of the labelled rows, used as they are; without any, each row has
+            weight 1. `class_weight` multiplies them. Equal rows of one call count as
+            one row with the sum of their weights.
 
         Returns
         -------
@@ -269,7 +296,8 @@ class SelfSupervisedClassifier(
         Raises
         ------
         ValueError
-            As in `fit`, and if y holds labels that are not among the classes.
+            As in `fit`, if y holds labels that are not among the classes, and if
+            `class_weight` is "balanced".
         """
         check_backend()
         if not hasattr(self, "model_"):
@@ -283,15 +311,17 @@ class SelfSupervisedClassifier(
             self.__dict__ = fitted.__dict__
             self._network = network
             return self
-        if classes is not None and not np.array_equal(
-            np.unique(classes), self.classes_
-        ):
-            raise ValueError(
-                f"classes={list(classes)} are not those of the first call, "
-                f"{self.classes_.tolist()}."
-            )
+        if classes is not None:
+            given = known_labels(classes, self.unlabeled_label, "classes")[1]
+            if not np.array_equal(np.unique(given), self.classes_):
+                raise ValueError(
+                    f"classes={given.tolist()} are not those of the first call, "
+                    f"{self.classes_.tolist()}."
+                )
         images = self._check_images(X)
-        data = self._training_rows(images, X, y, sample_weight, self.classes_)
+        data = self._training_rows(
+            images, X, y, sample_weight, self.classes_, one_epoch=True
+        )
         _, _, rows, targets, weights = data
         seeds = self._seeds()
         network = getattr(self, "_network", None)
@@ -343,7 +373,8 @@ class SelfSupervisedClassifier(
                 f"{type(self).__name__} requires y to be passed, but the target y is "
                 "None. SelfSupervisedEncoder learns without y."
             )
-        data = self._training_rows(images, X, y, sample_weight, classes)
+        one_epoch = only_epoch is not None
+        data = self._training_rows(images, X, y, sample_weight, classes, one_epoch)
         if previous and not (
             np.array_equal(previous.classes_, data[0])
             and previous.image_shape_ == self.image_shape_
@@ -353,10 +384,15 @@ class SelfSupervisedClassifier(
                 f"expected {previous.classes_.tolist()} and {previous.image_shape_}, "
                 f"got {data[0].tolist()} and {self.image_shape_}. Fit a clone instead."
             )
+        if images.ndim == 5 and self.pretext is None:
+            warn_of_volumes(images)
         return self._train(images, *data, previous, only_epoch)
 
-    def _training_rows(self, images, X, y, sample_weight, classes):
-        """Return classes, distinct images, and the merged labelled rows."""
+    def _training_rows(self, images, X, y, sample_weight, classes, one_epoch):
+        """Return classes, distinct images, and the merged labelled rows.
+
+        The weights of one epoch are not scaled: those of the next are not known.
+        """
         check_consistent_length(X, y)
         present = np.arange(len(images))
         if sample_weight is not None:
@@ -370,18 +406,25 @@ class SelfSupervisedClassifier(
                     "sample_weight must hold a weight above zero, got zeros alone: "
                     "rows of weight 0 are left out. Without weights every row counts."
                 )
-            y, sample_weight = np.asarray(y)[present], sample_weight[present]
+            y, sample_weight = label_array(y)[present], sample_weight[present]
         classes, rows, targets = encode_labels(y, self.unlabeled_label, classes)
         weights = None if sample_weight is None else sample_weight[rows]
         class_weight = self.class_weight or getattr(
             self._network_source(), "class_weight", None
         )
+        if one_epoch and isinstance(class_weight, str) and class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' needs the labels of all rows, but partial_fit "
+                "sees those of one call. Give class_weight as a dict, with weights as "
+                "compute_class_weight('balanced', classes=classes, y=y) of "
+                "sklearn.utils.class_weight returns them for a large sample of y."
+            )
         if class_weight is not None:
             of_class = compute_sample_weight(class_weight, classes[targets])
             weights = of_class if weights is None else weights * of_class
         distinct = distinct_images(images, present)
         index, targets, weights = merge_equal_rows(
-            distinct.index[rows], targets, weights
+            distinct.index[rows], targets, weights, mean_one=not one_epoch
         )
         return classes, distinct, distinct.rows[index], targets, weights
 
@@ -406,6 +449,21 @@ class SelfSupervisedClassifier(
                 "encoder= starts from an encoder that is pretrained already, so "
                 "pretext= has nothing to do: give one of them."
             )
+        if self.encoder is not None:
+            defaults = SelfSupervisedClassifier().get_params(deep=False)
+            unused = [
+                f"{name}={getattr(self, name)!r}"
+                for name in ("pretrain_epochs", "pretrain_batch_size", "memory")
+                if getattr(self, name) != defaults[name]
+            ]
+            if unused:
+                warnings.warn(
+                    "encoder= starts from an encoder that is pretrained already, so "
+                    f"{', '.join(unused)} has no effect: give it to the encoder before "
+                    "its fit, as epochs, batch_size or memory, and leave it out here.",
+                    UserWarning,
+                    stacklevel=4,
+                )
 
     def _train(
         self, images, classes, distinct, rows, targets, weights, previous, only_epoch
@@ -416,7 +474,7 @@ class SelfSupervisedClassifier(
         encoder_seed, network_seed, finetune_seed = self._seeds()
         self.classes_ = classes
         network = self._built_network(network_seed, previous and previous.model_)
-        self.encoder_, checkpoints = self._pretrained_encoder(
+        self.encoder_, pretraining = self._pretrained_encoder(
             images, distinct, encoder_seed, previous and previous.encoder_
         )
         self.pretrain_history_ = self.encoder_ and self.encoder_.history_
@@ -430,6 +488,7 @@ class SelfSupervisedClassifier(
                     "The encoder's network has other layers than the classifier's: "
                     "give both the same estimator, or the classifier none."
                 ) from error
+        finetuning = None  # a single epoch has nothing to go on from
         if self.checkpoint_dir is not None and only_epoch is None:
             callbacks = network.fit_kwargs["callbacks"]
             key = fingerprint(
@@ -444,7 +503,7 @@ class SelfSupervisedClassifier(
                 ],
                 *describe(network.classifier, network.compile_kwargs),
             )
-            checkpoints.append(Checkpoint(self.checkpoint_dir, "fine-tuning", key))
+            finetuning = Checkpoint(self.checkpoint_dir, "fine-tuning", key)
         history = finetune(
             network,
             images[:, 0] if images.ndim == 5 else images,
@@ -453,14 +512,14 @@ class SelfSupervisedClassifier(
             sample_weight=weights,
             seed=finetune_seed,
             verbose=self.verbose,
-            checkpoint=checkpoints[-1] if self.checkpoint_dir is not None else None,
+            checkpoint=finetuning,
             only_epoch=only_epoch,
         )
         self.finetune_history_ = _joined(
             previous and previous.finetune_history_, history
         )
         self.model_ = network.model
-        for checkpoint in checkpoints:
+        for checkpoint in filter(None, [pretraining, finetuning]):
             checkpoint.remove()
         return network
 
@@ -511,19 +570,19 @@ class SelfSupervisedClassifier(
         return encoder
 
     def _pretrained_encoder(self, images, distinct, seed, previous):
-        """Return the encoder to start from, or None, and a list of its checkpoint."""
+        """Return the encoder to start from and its checkpoint, None for what is not."""
         if self.encoder is not None:
             encoder = self._given_encoder()
             if encoder.image_shape_ != self.image_shape_:
                 raise ValueError(
                     "The encoder was fitted on images of shape "
                     f"{encoder.image_shape_}, but X has images of shape "
-                    f"{self.image_shape_}."
+                    f"{self.image_shape_}.{channels_first_hint(images.shape)}"
                 )
-            return encoder, []
+            return encoder, None
         if self.pretrain_epochs == 0:
             fitted_pretext(self.pretext, images)  # a wrong one is wrong here, too
-            return previous, []
+            return previous, None
         encoder = SelfSupervisedEncoder(
             self.estimator,
             pretext=self.pretext,
@@ -540,7 +599,7 @@ class SelfSupervisedClassifier(
         )
         if previous:
             encoder.history_ = _joined(previous.history_, encoder.history_)
-        return encoder, [checkpoint] if checkpoint else []
+        return encoder, checkpoint
 
     def predict_proba(self, X):
         """Return class probabilities.

@@ -99,7 +99,7 @@ def _read(images, rows):
     return np.ascontiguousarray(images[rows])
 
 
-def merge_equal_rows(index, targets, weights):
+def merge_equal_rows(index, targets, weights, mean_one=True):
     """Make one of all rows of the same image and class.
 
     Parameters
@@ -110,6 +110,8 @@ def merge_equal_rows(index, targets, weights):
         Class index of each.
     weights : ndarray of shape (n_labelled,) or None
         Weight of each; None is 1.
+    mean_one : bool, default=True
+        Whether to scale the weights to a mean of 1.
 
     Returns
     -------
@@ -118,11 +120,15 @@ def merge_equal_rows(index, targets, weights):
     targets : ndarray of shape (n_merged,)
         Class index of each.
     weights : ndarray of shape (n_merged,) or None
-        Sum of the weights of each, scaled to a mean of 1; None if all are equal.
+        Sum of the weights of each; None if all are 1, after scaling where that is
+        asked for.
     """
     pairs, which = np.unique(
         np.column_stack([index, targets]), axis=0, return_inverse=True
     )
     weights = np.bincount(which.reshape(-1), weights=weights)
-    weights = None if np.ptp(weights) == 0 else weights / weights.mean()
+    if mean_one:
+        weights = None if np.ptp(weights) == 0 else weights / weights.mean()
+    elif (weights == 1).all():
+        weights = None
     return pairs[:, 0], pairs[:, 1], weights

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._checkpoint import Checkpoint, cached, fingerprint, source_of
 from ._distinct import distinct_images
-from ._images import validate_images
+from ._images import validate_images, warn_of_channels_first
 from ._persistence import SaveMixin
 from ._runtime import check_backend
 from .pretext import GivenViews, PretextTask, RotationPretext
@@ -78,7 +78,9 @@ def fitted_pretext(pretext, images):
             "pretext must be a PretextTask, such as RotationPretext(), or None, got "
             f"{pretext!r}."
         )
-    return clone(pretext).fit(images)
+    fitted = clone(pretext).fit(images)
+    warn_of_channels_first(images)
+    return fitted
 
 
 class SelfSupervisedEncoder(

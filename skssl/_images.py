@@ -91,7 +91,7 @@ def validate_images(estimator, X, *, image_shape=None, reset, allow_views=False)
             f"X has images of shape {images.shape[-3:]}, but "
             f"{type(estimator).__name__} was fitted on images of shape "
             f"{estimator.image_shape_}. Resize or crop them; give a single image as "
-            "X[np.newaxis]."
+            f"X[np.newaxis].{channels_first_hint(images.shape)}"
         )
     return images
 
@@ -258,7 +258,74 @@ def _check_same_shape(images, image_shape):
         raise ValueError(
             f"image_shape={image_shape} does not match X, got images of shape "
             f"{images.shape[-3:]}. Give image_shape for flat rows only, or correct it."
+            f"{channels_first_hint(images.shape)}"
         )
+
+
+def channels_first_hint(shape):
+    """Return advice on images whose channels seem to come first, "" on others.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of X as images.
+
+    Returns
+    -------
+    hint : str
+        A sentence to end a message with.
+    """
+    channels, height, width = shape[-3:]
+    if channels not in (1, 3, 4) or min(height, width) <= 4:
+        return ""
+    axis = len(shape) - 3
+    return (
+        f" Images of shape {channels, height, width} look as if their channels came "
+        f"first: move these to the end, as by np.moveaxis(X, {axis}, -1), of flat rows "
+        f"after X.reshape(-1, {channels}, {height}, {width})."
+    )
+
+
+def warn_of_channels_first(images):
+    """Warn of images that train without an error, but seem to lie on their side."""
+    hint = channels_first_hint(images.shape)
+    if hint:
+        warnings.warn(
+            f"X is read as images of shape {images.shape[-3:]} (height, width, "
+            f"channels).{hint} If they do have {images.shape[-1]} channels, nothing is "
+            "wrong: warnings.filterwarnings('ignore', message='X is read as') "
+            "silences this.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def warn_of_volumes(views, n_rows=8):
+    """Warn where the views of an image are no rearrangements of the first.
+
+    Turned images keep their pixels, the slices of a volume do not.
+
+    Parameters
+    ----------
+    views : ndarray of shape (n_samples, n_views, height, width, channels)
+        Ready views.
+    n_rows : int, default=8
+        How many rows to look at.
+    """
+    n_views, height, width, channels = views.shape[1:]
+    pixels = np.sort(views[:n_rows].reshape(-1, n_views, height * width * channels))
+    if (pixels == pixels[:, :1]).all():
+        return
+    warnings.warn(
+        f"X is read as {n_views} views of each image: pretraining tells them apart, "
+        "and the first one alone is classified. But the others are not the first one "
+        "turned or rearranged. If X holds volumes, move their slices to the channels, "
+        f"as by np.moveaxis(X, 1, 3).reshape(-1, {height}, {width}, "
+        f"{n_views * channels}). If these are views of your own, nothing is wrong: "
+        "warnings.filterwarnings('ignore', message='X is read as') silences this.",
+        UserWarning,
+        stacklevel=4,
+    )
 
 
 def load_batch(images):

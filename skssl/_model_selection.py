@@ -22,7 +22,8 @@ class SemiSupervisedKFold(StratifiedKFold):
     n_splits : int, default=5
         Number of folds, at least 2.
     unlabeled_label : object, default=-1
-        What marks a row without a label in y; None if every row has one.
+        What marks a row without a label in y. ``np.nan`` stands for every missing
+        value: NaN, None and ``pd.NA``. None says that every row has a label.
     shuffle : bool, default=False
         Whether to shuffle the labelled rows of each class before they are dealt to the
         folds. Indices are sorted all the same.
@@ -70,7 +71,7 @@ class SemiSupervisedKFold(StratifiedKFold):
         X : array-like of shape (n_samples, ...)
             Samples of any kind; only their number matters.
         y : array-like of shape (n_samples,)
-            Labels; rows equal to `unlabeled_label` are in every training fold.
+            Labels; rows marked by `unlabeled_label` are in every training fold.
         groups : array-like of shape (n_samples,), default=None
             Ignored, as in `StratifiedKFold`; here for compatibility.
 
@@ -85,7 +86,10 @@ class SemiSupervisedKFold(StratifiedKFold):
         ------
         ValueError
             If y is None or differs from X in length, if fewer than `n_splits` rows are
-            labelled, if no class has `n_splits` members, or if y is no set of classes.
+            labelled, if no class has `n_splits` members, if y is no set of classes, or
+            if a label is missing or looks like the mark without being it.
+        TypeError
+            If labels are bytes, or text beside other objects.
         """
         if y is None:
             raise ValueError(

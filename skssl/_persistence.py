@@ -26,6 +26,7 @@ from ._archive import (
     reason,
     write_zip,
 )
+from ._labels import is_missing
 from .pretext import GivenViews, RotationPretext
 
 FORMAT_VERSION = 1
@@ -226,6 +227,8 @@ def _encode(value):
     """Return a value in a form that JSON holds, types included."""
     if isinstance(value, np.generic):
         value = value.item()
+    if value is not None and is_missing(value):
+        return math.nan  # pd.NA marks the same rows
     kind = type(value)
     if value is None or kind in (bool, int, float, str):
         return value

@@ -204,8 +204,9 @@ class _Progress(keras.callbacks.Callback):
         logs = {key: float(value) for key, value in (logs or {}).items()}
         if not math.isfinite(logs.get("loss", 0)):
             raise _diverged(self.stage, f"the loss is {logs['loss']}", epoch + 1)
-        for key, value in logs.items():
-            self.history.setdefault(key, []).append(value)
+        for key in {**self.history, **logs}:  # some are not measured in each epoch
+            values = self.history.setdefault(key, [math.nan] * epoch)
+            values.append(logs.get(key, math.nan))
         if self.checkpoint:
             state = {
                 "epoch": epoch + 1,
@@ -519,6 +520,30 @@ def predict(model, images, prepare=None, batch_size=PREDICTION_BATCH_SIZE, rows=
         outputs.append(tf.cast(output, tf.float32).numpy())
         release_pages(images)
     return np.concatenate(outputs)
+
+
+def pretext_views(pretext_model, pretext, images, seed):
+    """Make one batch of a task that classifies, and predict its targets.
+
+    Parameters
+    ----------
+    pretext_model, pretext : keras.Model, PretextTask
+        The pretrained network and its task.
+    images : ndarray of shape (n_samples, [n_views,] height, width, channels)
+        A few images.
+    seed : int32 ndarray of shape (2,)
+        Seed of what the task draws at random.
+
+    Returns
+    -------
+    views : ndarray of shape (n_samples * n_views, height, width, channels)
+        What the network sees.
+    y_true, y_pred : ndarray of shape (n_samples * n_views,)
+        True and predicted class index of each.
+    """
+    batch = tf.convert_to_tensor(load_batch(images))
+    views, y_true = map(np.asarray, pretext.make_batch(batch, seed))
+    return views, y_true, predict(pretext_model, views).argmax(axis=-1)
 
 
 def predict_pretext(pretext_model, pretext, images):

@@ -299,6 +299,82 @@ def test_an_encoder_replaces_pretraining(few_labels, quick):
     assert clf.model_.get_layer("backbone").output_shape == (None, 16)
 
 
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"pretrain_epochs": 9}, "so pretrain_epochs=9 has no effect"),
+        ({"pretrain_batch_size": 8}, "so pretrain_batch_size=8 has no effect"),
+        ({"memory": "cache"}, "so memory='cache' has no effect"),
+        (
+            {"pretrain_epochs": 1, "memory": "cache"},
+            "so pretrain_epochs=1, memory='cache' has no effect: give it to the",
+        ),
+    ],
+)
+def test_what_has_no_effect_beside_an_encoder_is_said_before_training(
+    params, message, fitted, few_labels, monkeypatch, recwarn
+):
+    class Stop(Exception):
+        pass
+
+    def stop(*args, **kwargs):
+        raise Stop
+
+    X, y = few_labels
+    clf = SelfSupervisedClassifier(
+        encoder=FrozenEstimator(fitted.encoder_), random_state=0, **params
+    )
+    monkeypatch.setattr("skssl._training.finetune", stop)
+    with pytest.raises(Stop), pytest.warns(UserWarning, match=message) as caught:
+        clf.fit(X, y)
+    assert [x.filename for x in caught] == [__file__]
+    with pytest.raises(Stop):  # defaults are passed over without a word
+        SelfSupervisedClassifier(encoder=fitted.encoder_, checkpoint_dir="c").fit(X, y)
+    assert len(recwarn) == 0
+
+
+def user_warnings(caught):
+    """Return the warnings for the user, without those of Keras about NumPy."""
+    return [x for x in caught if x.category is UserWarning]
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 16, 16)])
+def test_channels_that_come_first_do_not_train_without_a_word(shape, quick):
+    X = np.random.default_rng(0).normal(size=(20, *shape))
+    y = np.arange(20) % 2
+    half_turns = {"pretext": RotationPretext((0, 180))}
+    advice = r"np\.moveaxis\(X, 1, -1\)"
+    for params in ({"pretrain_epochs": 1}, {"pretrain_epochs": 0}):
+        clf = SelfSupervisedClassifier(quick(), **params)
+        with pytest.raises(ValueError, match=f"square images.*{advice}"):
+            clf.fit(X, y)
+        clf.set_params(**half_turns)
+        with pytest.warns(UserWarning, match=advice) as caught:
+            clf.fit(X, y)
+        assert len(user_warnings(caught)) == 1
+    encoder = SelfSupervisedEncoder(quick(), epochs=1, **half_turns)
+    with pytest.warns(UserWarning, match=advice):
+        encoder.fit(X)
+    with pytest.raises(ValueError, match=rf"The encoder was fitted.*{advice}"):
+        other = SelfSupervisedEncoder(quick(), epochs=1).fit(np.moveaxis(X, 1, -1))
+        SelfSupervisedClassifier(encoder=other).fit(X, y)
+
+
+def test_a_volume_does_not_pass_for_views_without_a_word(quick):
+    X = np.random.default_rng(0).normal(size=(20, 6, 8, 8, 1))
+    y = np.arange(20) % 2
+    clf = SelfSupervisedClassifier(quick(), pretrain_epochs=1)
+    message = r"read as 6 views of each image.*np\.moveaxis\(X, 1, 3\)\.reshape"
+    with pytest.warns(UserWarning, match=message) as caught:
+        clf.fit(X, y)
+    (once,) = user_warnings(caught)
+    assert once.filename == __file__
+    clf.partial_fit(X, y).predict(X)
+    with pytest.warns(UserWarning, match=message) as caught:
+        clf.set_params(pretrain_epochs=0).fit(X, y)
+    assert len(user_warnings(caught)) == 1
+
+
 def test_views_from_a_pipeline_are_the_task(few_labels, quick):
     X, y = few_labels
     pipeline = make_pipeline(

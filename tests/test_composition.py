@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -265,6 +268,35 @@ def test_voting(make, fitted, train, test):
     cnn, linear = (x.predict_proba(test[0]) for x in vote.estimators_)
     assert_allclose(cnn, fitted.predict_proba(test[0]), atol=1e-6)
     assert_allclose(vote.predict_proba(test[0]), (cnn + linear) / 2)
+
+
+def readme_block(text):
+    """Return the code block of README.md that contains some text."""
+    readme = Path(__file__).parents[1].joinpath("README.md").read_text()
+    (block,) = (x for x in re.findall("```python\n(.*?)```", readme, re.S) if text in x)
+    return block
+
+
+def test_few_labels_in_meta_estimators_as_the_readme_has_it(train, test):
+    X, y = train
+    y_few = np.where(np.arange(N_TRAIN) < 150, y, -1)
+    names = {"X_train": X, "y_few": y_few}
+    exec(readme_block("FrozenEstimator(encoder)"), names)
+    clf, labelled = names["clf"], names["labelled"]
+    linear = LogisticRegression(max_iter=1000)
+    vote = VotingClassifier([("cnn", clf), ("linear", linear)], voting="soft")
+    bag = BaggingClassifier(clf, n_estimators=1, random_state=0)
+    others = [x.fit(X[labelled], y_few[labelled]) for x in (vote, bag)]
+    for meta in [names["calibrated"], *others]:
+        assert_array_equal(meta.classes_, np.arange(10))
+        assert meta.score(*test) > 0.8
+    encoders = [
+        *(x.estimator.encoder_ for x in names["calibrated"].calibrated_classifiers_),
+        vote.named_estimators_["cnn"].encoder_,
+        *(x.encoder_ for x in bag.estimators_),
+    ]
+    assert len(encoders) == 5
+    assert all(x is names["encoder"] for x in encoders)  # none was pretrained anew
 
 
 def test_stacking(make, train, test):

@@ -1,12 +1,15 @@
 import pickle
 
 import keras
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from sklearn.utils.class_weight import compute_sample_weight
 
 import skssl._training
-from skssl import SelfSupervisedClassifier
+from skssl import SelfSupervisedClassifier, TrainingCurveDisplay, load
 
 N_TRAIN = 150
 
@@ -87,6 +90,161 @@ def test_the_first_call_of_partial_fit_names_classes_that_come_later(digits, qui
     for _ in range(12):
         clf.partial_fit(X[all_of_them], y[all_of_them], classes=range(10))
     assert clf.score(X[~few], y[~few]) > 0.6
+
+
+@pytest.mark.parametrize("n_classes", [3, 4, 10])
+@pytest.mark.parametrize("pretrain_epochs", [0, 1])
+def test_checkpoints_change_nothing_in_the_first_call_of_partial_fit(
+    pretrain_epochs, n_classes, digits, quick, tmp_path
+):
+    X, y = digits
+    X, y = X[y < n_classes], y[y < n_classes]
+    params = {"pretrain_epochs": pretrain_epochs, "random_state": 0}
+    plain, kept = (
+        SelfSupervisedClassifier(quick(), checkpoint_dir=folder, **params)
+        for folder in (None, tmp_path)
+    )
+    for _ in range(2):
+        plain.partial_fit(X, y, classes=range(n_classes))
+        kept.partial_fit(X, y, classes=range(n_classes))
+    assert_same_weights(kept.model_, plain.model_.get_weights())
+    assert kept.finetune_history_ == plain.finetune_history_
+    assert list(tmp_path.iterdir()) == []  # what was finished is removed
+
+
+def test_an_interrupted_first_partial_fit_goes_on_after_pretraining(
+    train, quick, tmp_path, monkeypatch
+):
+    clf = SelfSupervisedClassifier(
+        quick(), pretrain_epochs=1, checkpoint_dir=tmp_path, random_state=0
+    )
+    with monkeypatch.context() as patch:
+
+        def interrupted(*args, **kwargs):
+            raise KeyboardInterrupt
+
+        patch.setattr(skssl._training, "finetune", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            clf.partial_fit(*train, classes=range(10))
+    (kept,) = tmp_path.iterdir()
+    assert kept.name.startswith("pretraining-")
+    clf.partial_fit(*train, classes=range(10))
+    assert list(tmp_path.iterdir()) == []
+    assert len(clf.finetune_history_["loss"]) == 1
+
+
+# Weights in partial_fit
+
+
+@pytest.fixture(scope="module")
+def steps(train, quick):
+    """Return a function that gives how far one step of SGD moves each weight."""
+    sgd = quick(optimizer="sgd", optimizer__learning_rate=0.1, batch_size=256)
+    fitted = SelfSupervisedClassifier(sgd, pretrain_epochs=0, random_state=0)
+    fitted.fit(*train)
+    before = weights_of(fitted.model_)
+
+    def step(X, y, sample_weight=None, **params):
+        clf = pickle.loads(pickle.dumps(fitted)).set_params(**params)
+        clf.partial_fit(X, y, sample_weight=sample_weight)
+        after = weights_of(clf.model_)
+        return [b - a for a, b in zip(before, after, strict=True)]
+
+    return step
+
+
+def assert_same_steps(steps, expected):
+    assert np.abs(expected[-1]).max() > 1e-3
+    for step, other in zip(steps, expected, strict=True):
+        assert_allclose(step, other, rtol=0.02, atol=1e-5)
+
+
+def test_weights_of_all_calls_of_partial_fit_are_on_one_scale(steps, later):
+    X, y = later
+    plain = steps(X, y)
+    for step, expected in zip(steps(X, y, np.ones(len(y))), plain, strict=True):
+        assert_array_equal(step, expected)
+    hundredfold = steps(X, y, np.full(len(y), 100.0))
+    assert_same_steps(hundredfold, [100 * step for step in plain])
+
+
+def test_a_repeated_row_of_partial_fit_is_one_of_weight_two(steps, later):
+    X, y = later
+    twice = np.append(np.arange(len(y)), [0, 1, 2])
+    weights = np.where(np.arange(len(y)) < 3, 2.0, 1.0)
+    for step, expected in zip(
+        steps(X[twice], y[twice]), steps(X, y, weights), strict=True
+    ):
+        assert_array_equal(step, expected)
+
+
+def test_class_weight_of_partial_fit_is_the_sample_weight_it_stands_for(steps, later):
+    X, y = later
+    class_weight = {3: 20, 5: 0.5}
+    expected = steps(X, y, compute_sample_weight(class_weight, y))
+    assert_same_steps(steps(X, y, class_weight=class_weight), expected)
+    doubled = steps(X, y, np.full(len(y), 2.0), class_weight=class_weight)
+    assert_same_steps(doubled, [2 * step for step in expected])
+
+
+@pytest.mark.parametrize("name", ["class_weight", "estimator__class_weight"])
+def test_partial_fit_refuses_balanced_classes(name, once_fitted, started, later):
+    message = "class_weight='balanced' needs the labels of all.*compute_class_weight"
+    started.set_params(**{name: "balanced"})
+    weights = weights_of(started.model_)
+    with pytest.raises(ValueError, match=message):
+        started.partial_fit(*later)
+    assert_same_weights(started.model_, weights)
+    unfitted = clone(once_fitted).set_params(**{name: "balanced"})
+    with pytest.raises(ValueError, match=message):
+        unfitted.partial_fit(*later, classes=range(10))
+
+
+# Histories
+
+
+def test_histories_keep_what_only_some_epochs_measure(started, train, later, tmp_path):
+    validated = started.set_params(estimator__validation_split=0.2).fit(*train)
+    first = dict(validated.finetune_history_)
+    validated.partial_fit(*later)
+    history = validated.finetune_history_
+    assert list(history) == ["accuracy", "loss", "val_accuracy", "val_loss"]
+    for key in history:
+        assert len(history[key]) == 3
+        assert history[key][:2] == first[key]
+        assert np.isnan(history[key][2]) == key.startswith("val_")
+    validated.set_params(warm_start=True).fit(*train)
+    history = validated.finetune_history_
+    assert_array_equal(
+        np.isnan(history["val_loss"]), [False, False, True, False, False]
+    )
+    assert np.isfinite(history["loss"]).all()
+
+    validated.save(tmp_path / "validated.skssl")
+    loaded = load(tmp_path / "validated.skssl").finetune_history_
+    assert list(loaded) == list(history)
+    for key in history:
+        assert_array_equal(loaded[key], history[key])
+    loss, _ = TrainingCurveDisplay.from_estimator(validated).axes_
+    plt.close(loss.figure)
+    assert_array_equal(loss.lines[-1].get_ydata(), history["val_loss"])
+
+
+def test_what_is_measured_later_has_no_value_before(started, train):
+    started.set_params(warm_start=True, estimator__validation_split=0.2).fit(*train)
+    values = started.finetune_history_["val_loss"]
+    assert_array_equal(np.isnan(values), [True, True, False, False])
+
+
+def test_validation_in_every_second_epoch_is_kept_by_epoch(train, quick):
+    clf = SelfSupervisedClassifier(
+        quick(epochs=4, validation_split=0.2, fit__validation_freq=2),
+        pretrain_epochs=0,
+        random_state=0,
+    ).fit(*train)
+    values = clf.finetune_history_["val_loss"]
+    assert_array_equal(np.isnan(values), [True, False, True, False])
+    assert len(clf.finetune_history_["loss"]) == 4
 
 
 def test_partial_fit_goes_on_after_pickling(once_fitted, started, later):

@@ -5,6 +5,7 @@ from matplotlib.colors import to_hex
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.decomposition import PCA, KernelPCA
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.manifold import TSNE
@@ -15,6 +16,7 @@ from skssl import (
     EmbeddingDisplay,
     PredictionDisplay,
     PretextDisplay,
+    SelfSupervisedClassifier,
     TrainingCurveDisplay,
 )
 
@@ -222,6 +224,17 @@ def test_training_curves_of_an_encoder_and_of_validation(fitted):
     assert [line.get_linestyle() for line in loss.lines] == ["-", "--"]
 
 
+def test_epochs_without_a_value_are_gaps_and_single_ones_points():
+    values = [np.nan] * 40 + [2.0] + [np.nan] * 9
+    history = {"loss": [1.0] * 50, "val_loss": values}
+    axes, _ = TrainingCurveDisplay({"fine-tuning": history}).plot().axes_
+    loss, validation = axes.lines
+    assert_array_equal(validation.get_xdata(), np.arange(1, 51))
+    assert_array_equal(validation.get_ydata(), values)
+    assert loss.get_marker() == "None"
+    assert validation.get_marker() == "."
+
+
 def test_line_properties_of_training_curves():
     display = TrainingCurveDisplay({"pretraining": {"loss": [2, 1]}})
     display.plot(line_kw={"linewidth": 4, "color": "green"})
@@ -373,6 +386,14 @@ def test_what_is_no_embedding_of_classes(X, y, params, message):
 def test_an_estimator_that_gives_no_embeddings():
     with pytest.raises(TypeError, match="must have a transform.*LogisticRegression"):
         EmbeddingDisplay.from_estimator(LogisticRegression(), [[0]])
+
+
+def test_an_estimator_that_tells_no_views_apart():
+    with pytest.raises(NotFittedError):
+        PretextDisplay.from_estimator(SelfSupervisedClassifier(), np.zeros((2, 4, 4)))
+    pca = PCA().fit(np.eye(3))
+    with pytest.raises(TypeError, match=r"a task that classifies.* got PCA\(\)"):
+        PretextDisplay.from_estimator(pca, np.eye(3))
 
 
 def test_wrong_images_and_numbers_of_them_are_named():

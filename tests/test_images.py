@@ -8,7 +8,14 @@ from numpy.testing import assert_array_equal
 from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator
 
-from skssl._images import load_batch, release_pages, validate_images
+from skssl._images import (
+    channels_first_hint,
+    load_batch,
+    release_pages,
+    validate_images,
+    warn_of_channels_first,
+    warn_of_volumes,
+)
 
 
 def read(X, **params):
@@ -87,6 +94,52 @@ def test_only_estimators_take_ready_views():
     assert read(X, allow_views=True).shape == X.shape
     with pytest.raises(ValueError, match="n_views"):
         read(np.zeros((1, 1, 2, 3, 3, 1)), allow_views=True)
+
+
+@pytest.mark.parametrize(
+    ("shape", "advice"),
+    [
+        ((9, 3, 32, 32), r"np\.moveaxis\(X, 1, -1\).*X\.reshape\(-1, 3, 32, 32\)"),
+        ((9, 1, 28, 28), r"np\.moveaxis\(X, 1, -1\)"),
+        ((9, 4, 480, 640), r"np\.moveaxis\(X, 1, -1\)"),
+        ((9, 2, 3, 32, 32), r"np\.moveaxis\(X, 2, -1\)"),
+    ],
+)
+def test_channels_that_come_first_are_to_be_moved(shape, advice):
+    images = np.broadcast_to(np.uint8(0), shape)
+    with pytest.warns(UserWarning, match=f"X is read as.*{advice}.*filterwarnings"):
+        warn_of_channels_first(images)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(9, 32, 32, 3), (9, 28, 28, 1), (9, 1, 100, 1), (9, 4, 4, 13), (9, 2, 8, 8)],
+)
+def test_channels_at_the_end_are_as_they_should_be(shape):
+    assert channels_first_hint(shape) == ""
+
+
+def test_channels_first_after_a_fit_on_channels_last_are_named():
+    estimator = BaseEstimator()
+    validate_images(estimator, np.zeros((2, 32, 32, 3)), reset=True)
+    with pytest.raises(ValueError, match=r"fitted on.*np\.moveaxis\(X, 1, -1\)"):
+        validate_images(estimator, np.zeros((2, 3, 32, 32)), reset=False)
+    with pytest.raises(ValueError, match=r"does not match X.*np\.moveaxis"):
+        read(np.zeros((2, 3, 32, 32)), image_shape=(32, 32, 3))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+def test_views_keep_their_pixels_and_slices_of_a_volume_do_not(dtype):
+    X = np.random.default_rng(0).integers(200, size=(20, 8, 8, 1)).astype(dtype)
+    turned = np.stack([X, np.rot90(X, axes=(1, 2)), X[:, ::-1]], axis=1)
+    warn_of_volumes(turned)
+    warn_of_volumes(turned[:, :1])
+    volume = X[:18].reshape(3, 6, 8, 8, 1)
+    advice = r"np\.moveaxis\(X, 1, 3\)\.reshape\(-1, 8, 8, 6\)"
+    with pytest.warns(UserWarning, match=f"6 views of each.*{advice}.*filterwarnings"):
+        warn_of_volumes(volume)
+    moved = np.moveaxis(volume, 1, 3).reshape(-1, 8, 8, 6)
+    assert_array_equal(moved[1, :, :, 4], volume[1, 4, :, :, 0])
 
 
 @pytest.mark.parametrize("dtype", [bool, np.int64, np.float16, np.float64, ">f8"])

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from skssl import SelfSupervisedClassifier, SelfSupervisedEncoder
+from skssl import PretextDisplay, SelfSupervisedClassifier, SelfSupervisedEncoder
 from skssl.pretext import PretextTask
 
 
@@ -100,6 +100,39 @@ def test_every_kind_of_task_trains_and_learns(task, digits, quick):
         assert encoder.score(X) < 0  # minus the loss
         with pytest.raises(AttributeError, match="predict_pretext"):
             encoder.predict_pretext(X)
+
+
+def test_random_views_are_drawn_with_the_labels_they_were_made_with(few_labels, quick):
+    import matplotlib.pyplot as plt
+
+    X, y = few_labels
+    clf = SelfSupervisedClassifier(
+        quick(), pretext=HalfJigsaw(), pretrain_epochs=6, random_state=0
+    ).fit(X, y)
+    for estimator in (clf, clf.encoder_):
+        display = PretextDisplay.from_estimator(
+            estimator, X, n_samples=60, random_state=0
+        )
+        plt.close(display.figure_)
+        assert set(display.y_true) == {"in order", "swapped"}
+        for view, label in zip(display.images[..., 0], display.y_true, strict=True):
+            image = np.roll(view, 4, axis=1) if label == "swapped" else view
+            assert (image == X).all(axis=(1, 2)).any()
+        assert np.mean(display.y_true == display.y_pred) > 0.7
+        again = PretextDisplay.from_estimator(
+            estimator, X, n_samples=60, random_state=0
+        )
+        plt.close(again.figure_)
+        np.testing.assert_array_equal(again.images, display.images)
+
+
+def test_a_task_that_does_not_classify_is_not_drawn(few_labels, quick):
+    clf = SelfSupervisedClassifier(
+        quick(), pretext=MaskedImages(), pretrain_epochs=1, random_state=0
+    ).fit(*few_labels)
+    for estimator in (clf, clf.encoder_):
+        with pytest.raises(TypeError, match="pretrained on a task that classifies"):
+            PretextDisplay.from_estimator(estimator, few_labels[0])
 
 
 def test_the_classifier_takes_any_task(few_labels, quick):

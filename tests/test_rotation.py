@@ -17,6 +17,21 @@ def test_one_turn_is_counter_clockwise():
     assert_array_equal(views[0, 1, :, :, 0], [[2, 4], [1, 3]])
 
 
+def test_channels_that_come_first_are_no_reason_for_half_turns():
+    X = np.zeros((2, 3, 32, 32))
+    with pytest.raises(ValueError, match=r"np\.moveaxis\(X, 1, -1\)") as caught:
+        RotationPretext().fit(X)
+    assert "angles=(0, 180)" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"Use angles=\(0, 180\)") as caught:
+        RotationPretext().fit(np.zeros((2, 12, 32, 3)))
+    assert "moveaxis" not in str(caught.value)
+    task = RotationPretext((0, 180)).fit(X)
+    with pytest.warns(UserWarning, match=r"np\.moveaxis\(X, 1, -1\)"):
+        task.transform(X)
+    with pytest.warns(UserWarning, match=r"np\.moveaxis\(X, 1, -1\)"):
+        RotationPretext((0, 180)).make_task(X)
+
+
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16, np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(3, 4, 4), (2, 5, 5, 3), (1, 1, 1, 2)])
 def test_every_view_is_rot90_pixel_for_pixel(shape, dtype):

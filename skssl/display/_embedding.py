@@ -30,7 +30,8 @@ class EmbeddingDisplay:
     transformer : transformer, default=None
         The fitted transformer that made the points; it names the axes.
     unlabeled_label : object, default=-1
-        What marks a row without a label in y; None if every row has one.
+        What marks a row without a label in y: -1, or ``np.nan`` for every missing
+        value; None if every row has one.
 
     Attributes
     ----------
@@ -93,7 +94,8 @@ class EmbeddingDisplay:
             y; one in :class:`~sklearn.frozen.FrozenEstimator` stays as it is. None is
             ``PCA(n_components=2, random_state=0)``.
         unlabeled_label : object, default=-1
-            What marks a row without a label in y; None if every row has one.
+            What marks a row without a label in y: -1, or ``np.nan`` for every
+            missing value; None if every row has one.
         ax : matplotlib Axes, default=None
             Axes to draw in; None makes a new figure.
         **plot_params : dict
@@ -150,7 +152,8 @@ class EmbeddingDisplay:
             y; one in :class:`~sklearn.frozen.FrozenEstimator` stays as it is. None is
             ``PCA(n_components=2, random_state=0)``.
         unlabeled_label : object, default=-1
-            What marks a row without a label in y; None if every row has one.
+            What marks a row without a label in y: -1, or ``np.nan`` for every
+            missing value; None if every row has one.
         ax : matplotlib Axes, default=None
             Axes to draw in; None makes a new figure.
         **plot_params : dict

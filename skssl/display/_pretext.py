@@ -2,12 +2,13 @@
 
 import numpy as np
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 
 from ._image_grid import ImageGridDisplay, chosen_rows
 
 
 class PretextDisplay(ImageGridDisplay):
-    """Turned images with their true and predicted angle, wrong ones marked in red.
+    """Views with their true and predicted pretext label, wrong ones marked in red.
 
     Use :meth:`from_estimator` or :meth:`from_predictions`; they draw at once.
 
@@ -51,10 +52,13 @@ class PretextDisplay(ImageGridDisplay):
     ):
         """Predict and draw one random view of randomly chosen images.
 
+        Views and their true labels are those that the task makes of a batch, so it may
+        draw both at random.
+
         Parameters
         ----------
         estimator : SelfSupervisedEncoder or SelfSupervisedClassifier
-            A fitted estimator that was pretrained to tell views apart.
+            A fitted estimator that was pretrained on a task that classifies.
         X : array-like of shape (n_samples, height, width[, channels]) or \
                 (n_samples, n_features)
             Images of the shape seen in `fit`.
@@ -71,19 +75,35 @@ class PretextDisplay(ImageGridDisplay):
         -------
         display : PretextDisplay
             The display, drawn.
+
+        Raises
+        ------
+        TypeError
+            If the estimator was not pretrained, or on a task that does not classify.
         """
+        check_is_fitted(estimator)
         encoder = getattr(estimator, "encoder_", estimator)
-        labels = estimator.predict_pretext(X)
-        images = encoder._check_task_images(X)
-        views = np.asarray(encoder.pretext_.make_views(images))
-        return cls.from_predictions(
-            views,
-            labels,
-            class_names=encoder.pretext_.class_names,
-            n_samples=n_samples,
-            random_state=random_state,
-            ax=ax,
-            **plot_params,
+        if not hasattr(encoder, "predict_pretext"):
+            raise TypeError(
+                "estimator must have been pretrained on a task that classifies, as "
+                f"RotationPretext does, got {estimator!r}."
+            )
+        from .._training import pretext_views
+
+        images, pretext = encoder._check_task_images(X), encoder.pretext_
+        random_state = check_random_state(random_state)
+        rows = chosen_rows(len(images), n_samples, random_state)
+        chosen = random_state.randint(pretext.n_views, size=len(rows))
+        views, y_true, y_pred = pretext_views(
+            encoder.pretext_model_,
+            pretext,
+            images[rows],
+            random_state.randint(np.iinfo(np.int32).max, size=2, dtype=np.int32),
+        )
+        chosen += np.arange(len(rows)) * pretext.n_views
+        names = np.asarray(pretext.class_names)
+        return cls(views[chosen], names[y_true[chosen]], names[y_pred[chosen]]).plot(
+            ax=ax, **plot_params
         )
 
     @classmethod

@@ -16,8 +16,9 @@ class TrainingCurveDisplay:
     Parameters
     ----------
     histories : dict of {str: dict of list}
-        For each stage, in the order of training, the values of each epoch. Keys
-        starting with "val_" are measured on held-out rows and drawn dashed.
+        For each stage, in the order of training, the values of each epoch, NaN where
+        there is none: the line has a gap there. Keys starting with "val_" are measured
+        on held-out rows and drawn dashed.
 
     Attributes
     ----------
@@ -117,7 +118,8 @@ class TrainingCurveDisplay:
                 if key in history:
                     epochs = np.arange(1, len(history[key]) + 1)
                     # A single epoch is a point, which a line would not show.
-                    marker = "." if len(epochs) < 30 else None
+                    gaps = np.isnan(history[key]).any()
+                    marker = "." if len(epochs) < 30 or gaps else None
                     axes.plot(
                         epochs,
                         history[key],

@@ -7,7 +7,11 @@ import numpy as np
 from sklearn.base import TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from .._images import validate_images
+from .._images import (
+    channels_first_hint,
+    validate_images,
+    warn_of_channels_first,
+)
 from ._views import ViewClassification
 
 
@@ -172,9 +176,9 @@ class RotationPretext(TransformerMixin, ViewClassification):
             no split of the rows parts the views of one image.
         """
         check_is_fitted(self)
-        return rotated_views(
-            self._check_images(X, reset=False), quarter_turns(self.angles)
-        )
+        images = self._check_images(X, reset=False)
+        warn_of_channels_first(images)
+        return rotated_views(images, quarter_turns(self.angles))
 
     def make_task(self, X):
         """Make a plain classification set of the turned images; needs no `fit`.
@@ -260,8 +264,9 @@ class RotationPretext(TransformerMixin, ViewClassification):
         images = validate_images(self, X, image_shape=self.image_shape, reset=reset)
         height, width = images.shape[1:3]
         if height != width and any(turn % 2 for turn in turns):
+            hint = channels_first_hint(images.shape)
             raise ValueError(
                 "Turns by 90 and 270 degrees need square images, got images of shape "
-                f"{images.shape[1:]}. Use angles=(0, 180) for these."
+                f"{images.shape[1:]}.{hint or ' Use angles=(0, 180) for these.'}"
             )
         return images
