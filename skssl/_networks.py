@@ -30,7 +30,7 @@ from ._graph import (
     normalizations,
     replay,
 )
-from ._images import load_batch
+from ._images import channels_first_hint, load_batch
 from ._runtime import check_process, seeded_process
 from ._trainers import architecture
 
@@ -179,6 +179,7 @@ def _split(model, image_shape):
         raise ValueError(
             f"The network takes inputs of shape {accepted}, but the images have shape "
             f"{image_shape} (height, width, channels)."
+            f"{channels_first_hint((1, *image_shape))}"
         )
     call, tail = call_of(output), None
     if _is_tail(call.operation):
