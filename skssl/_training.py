@@ -16,7 +16,7 @@ import tensorflow as tf
 from sklearn.model_selection import train_test_split
 
 from ._checkpoint import callback_state
-from ._images import load_batch, release_pages
+from ._images import load_batch
 from ._networks import check_process, finetune_schedule, split_frozen
 from ._trainers import BlockTrainer, seeded, shell, trainer
 
@@ -134,7 +134,6 @@ class _Batches:
                 np.cumsum([0, *map(len, block)], dtype=np.int32),
                 *(label[order] for label in self.labels),
             )
-            release_pages(self.images)
 
     def _dataset(self, blocks):
         image = load_batch(self.images[:1])
@@ -507,7 +506,6 @@ def predict(model, images, prepare=None, batch_size=PREDICTION_BATCH_SIZE, rows=
         batch = tf.convert_to_tensor(prepare(batch) if prepare else batch)
         output = _traced(model, batch.dtype)(batch)
         outputs.append(tf.cast(output, tf.float32).numpy())
-        release_pages(images)
     return np.concatenate(outputs)
 
 
