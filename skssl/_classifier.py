@@ -3,7 +3,6 @@
 from copy import copy
 from numbers import Integral
 
-import joblib
 import numpy as np
 from sklearn.base import (
     BaseEstimator,
@@ -18,11 +17,13 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from ._checkpoint import Checkpoint, callback_state, fingerprint
+from ._checkpoint import Checkpoint, key_of
 from ._distinct import distinct_images, merge_equal_rows
 from ._encoder import MAX_SEED, SelfSupervisedEncoder, fitted_pretext
+from ._identity import identity
 from ._images import validate_images
 from ._labels import encode_labels
+from ._packing import PacksNetworks
 from ._persistence import SaveMixin
 
 
@@ -40,6 +41,7 @@ def _joined(history, more):
 
 class SelfSupervisedClassifier(
     SaveMixin,
+    PacksNetworks,
     ClassNamePrefixFeaturesOutMixin,
     ClassifierMixin,
     TransformerMixin,
@@ -285,7 +287,7 @@ class SelfSupervisedClassifier(
             *network.classifier.variables,
             *getattr(optimizer, "variables", ()),
         ]
-        before = list(map(np.asarray, variables))
+        before = [variable.numpy() for variable in variables]
         try:
             history = finetune(
                 network,
@@ -304,12 +306,6 @@ class SelfSupervisedClassifier(
         self._network, self.model_ = network, network.model
         self.finetune_history_ = _joined(self.finetune_history_, history)
         return self
-
-    def __getstate__(self):
-        state = super().__getstate__().copy()
-        # It shares its weights with model_, which a copy would not.
-        state.pop("_network", None)
-        return state
 
     def _fit(self, X, y, sample_weight, classes=None, only_epoch=None):
         self._check_parameters()
@@ -408,21 +404,22 @@ class SelfSupervisedClassifier(
                     "The encoder's network has other layers than the classifier's: "
                     "give both the same estimator, or the classifier none."
                 ) from error
+        checkpoint = None
         if self.checkpoint_dir is not None and only_epoch is None:
-            callbacks = network.fit_kwargs["callbacks"]
-            key = fingerprint(
-                distinct.digest,
-                rows,
-                targets,
-                np.zeros(0) if weights is None else weights,
-                [finetune_seed, {**network.fit_kwargs, "callbacks": None}],
-                [
-                    [type(x).__qualname__, joblib.hash(callback_state(x))]
-                    for x in callbacks
+            key = key_of(
+                "fine-tuning",
+                lambda: [
+                    distinct.digest,
+                    rows,
+                    targets,
+                    np.zeros(0) if weights is None else weights,
+                    [finetune_seed, identity(sorted(network.fit_kwargs.items()))],
+                    *describe(network.classifier, network.compile_kwargs),
                 ],
-                *describe(network.classifier, network.compile_kwargs),
             )
-            checkpoints.append(Checkpoint(self.checkpoint_dir, "fine-tuning", key))
+            if key is not None:
+                checkpoint = Checkpoint(self.checkpoint_dir, "fine-tuning", key)
+                checkpoints.append(checkpoint)
         history = finetune(
             network,
             images[:, 0] if images.ndim == 5 else images,
@@ -431,7 +428,7 @@ class SelfSupervisedClassifier(
             sample_weight=weights,
             seed=finetune_seed,
             verbose=self.verbose,
-            checkpoint=checkpoints[-1] if self.checkpoint_dir is not None else None,
+            checkpoint=checkpoint,
             only_epoch=only_epoch,
         )
         self.finetune_history_ = _joined(

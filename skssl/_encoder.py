@@ -4,7 +4,6 @@ import math
 from copy import copy
 from numbers import Integral
 
-import joblib
 import numpy as np
 from sklearn.base import (
     BaseEstimator,
@@ -16,9 +15,11 @@ from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from ._checkpoint import Checkpoint, cached, fingerprint, source_of
+from ._checkpoint import Checkpoint, cached, key_of
 from ._distinct import distinct_images
+from ._identity import identity
 from ._images import validate_images
+from ._packing import PacksNetworks
 from ._persistence import SaveMixin
 from .pretext import GivenViews, PretextTask, RotationPretext
 
@@ -69,7 +70,11 @@ def fitted_pretext(pretext, images):
 
 
 class SelfSupervisedEncoder(
-    SaveMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+    SaveMixin,
+    PacksNetworks,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    BaseEstimator,
 ):
     """Transformer that learns an embedding of images without labels.
 
@@ -236,13 +241,16 @@ class SelfSupervisedEncoder(
             copy_weights(initial_model, model)
         key = checkpoint = None
         if self.memory is not None or self.checkpoint_dir is not None:
-            key = fingerprint(
-                distinct.digest,
-                [joblib.hash(self.pretext_), source_of(type(self.pretext_))],
-                [self.epochs, self.batch_size, order_seed],
-                *describe(model, compile_kwargs),
+            key = key_of(
+                "pretraining",
+                lambda: [
+                    distinct.digest,
+                    identity(self.pretext_),
+                    [self.epochs, self.batch_size, order_seed],
+                    *describe(model, compile_kwargs),
+                ],
             )
-        if self.checkpoint_dir is not None:
+        if key is not None and self.checkpoint_dir is not None:
             checkpoint = Checkpoint(self.checkpoint_dir, "pretraining", key)
 
         def train():
@@ -260,7 +268,7 @@ class SelfSupervisedEncoder(
             )
             return model.get_weights(), history
 
-        if self.memory is None:
+        if key is None or self.memory is None:
             _, self.history_ = train()
         else:
             weights, self.history_ = cached(self.memory, key, train)

@@ -208,7 +208,7 @@ class _Progress(keras.callbacks.Callback):
                 "epoch": epoch + 1,
                 "stopped": self.model.stop_training,
                 "history": self.history,
-                "values": [np.asarray(variable) for variable in self._variables()],
+                "values": [variable.numpy() for variable in self._variables()],
                 "callbacks": [callback_state(callback) for callback in self.callbacks],
             }
             self.checkpoint.write(state)

@@ -22,7 +22,6 @@ from skssl._checkpoint import (
     cached,
     fingerprint,
     pack,
-    source_of,
     unpack,
 )
 
@@ -75,11 +74,6 @@ def test_damaged_bytes_are_not_unpacked():
         assert unpack(bytes(damaged)) is None
     assert unpack(packed[:-1]) is None
     assert unpack(b"") is None
-
-
-def test_the_source_of_a_class_is_part_of_it():
-    assert "def fit(self, X, y=None):" in source_of(RotationPretext)
-    assert source_of(type("Typed", (), {})) == ""
 
 
 # Checkpoints
