@@ -9,6 +9,7 @@ All that is reached makes a graph, in which every object is its own content and
 references to others. So there is no recursion, and a cycle is nothing special.
 """
 
+import copyreg
 import dis
 import functools
 import hashlib
@@ -365,7 +366,8 @@ def _library_parts(value):
         yield from _array_parts(np.asarray(value.numpy()))
         return
     try:
-        reduced = value.__reduce_ex__(4)
+        reducer = copyreg.dispatch_table.get(type(value))
+        reduced = reducer(value) if reducer else value.__reduce_ex__(4)
     except Exception as error:
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         raise Unidentifiable(f"an object of type {kind}") from error
