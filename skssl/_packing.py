@@ -61,6 +61,10 @@ def _settings(value):
         yield values["_compile_config"].config
 
 
+def _is_of_the_graph(name):
+    return name in OF_THE_GRAPH or name.startswith(("_self_", "_obj_ref"))
+
+
 def _parts(value, seen):
     """Yield all objects with a configuration in an object of Keras, itself first."""
     import keras
@@ -78,7 +82,7 @@ def _parts(value, seen):
             part
             for settings in _settings(value)
             for name, part in settings.items()
-            if name not in OF_THE_GRAPH
+            if not _is_of_the_graph(name)
         ]
         inner += getattr(value, "layers", ()) if isinstance(value, keras.Model) else ()
     else:
@@ -175,7 +179,7 @@ def named_functions(value):
                     names.add_class(type(part))
                 for settings in _settings(part):
                     for name, setting in list(settings.items()):
-                        if name in OF_THE_GRAPH:
+                        if _is_of_the_graph(name):
                             continue
                         stand_in = names.replaced(setting)
                         if stand_in is not setting:
