@@ -19,7 +19,12 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from ._checkpoint import Checkpoint, key_of
 from ._distinct import distinct_images, merge_equal_rows
-from ._encoder import MAX_SEED, SelfSupervisedEncoder, fitted_pretext
+from ._encoder import (
+    MAX_SEED,
+    SelfSupervisedEncoder,
+    check_precision,
+    fitted_pretext,
+)
 from ._identity import identity
 from ._images import validate_images
 from ._labels import encode_labels
@@ -390,6 +395,7 @@ class SelfSupervisedClassifier(
         encoder_seed, network_seed, finetune_seed = self._seeds()
         self.classes_ = classes
         network = self._built_network(network_seed, previous and previous.model_)
+        check_precision(network.classifier)
         self.encoder_, checkpoints = self._pretrained_encoder(
             images, distinct, encoder_seed, previous and previous.encoder_
         )

@@ -373,9 +373,9 @@ def describe(model, compile_kwargs):
         ) from error
     versions = {name: version(name) for name in DESCRIBED_VERSIONS}
     versions["python"] = platform.python_version()  # bytecode is another in each
-    policy = keras.config.dtype_policy().name
+    precision = [keras.config.dtype_policy().name, keras.config.floatx()]
     weights = [variable.numpy() for variable in model.variables]
-    return [text, code, versions, policy, *weights]
+    return [text, code, versions, precision, *weights]
 
 
 def _compile_kwargs(wrapper):

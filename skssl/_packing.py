@@ -14,7 +14,7 @@ import tempfile
 import threading
 import types
 import warnings
-from copy import copy
+from copy import copy, deepcopy
 
 import joblib
 from sklearn.base import BaseEstimator, clone
@@ -196,10 +196,12 @@ class Packed:
 
     Parameters
     ----------
-    content : bytes or dict
-        A file in the `.keras` format, or the configuration of what is no network.
+    content : bytes, dict or None
+        A file in the `.keras` format, or the configuration of what is no network; None
+        for code alone.
     objects : dict
-        Functions and classes by the names that stand for them.
+        Functions and classes by the names that stand for them; of code alone it is
+        called "code".
     """
 
     def __init__(self, content, objects):
@@ -212,13 +214,15 @@ class Packed:
             by_value = wrapped.__reduce__() if self.objects else (dict, ())
         except Exception as error:
             raise TypeError(
-                "The network cannot be pickled, since its own layers or functions "
-                f"cannot: {reason(error)}. Define them in a module, and let them "
-                "refer to what can be pickled."
+                "Layers or functions of your own cannot be pickled: "
+                f"{reason(error)}. Define them in a module, and let them refer to what "
+                "can be pickled."
             ) from error
         return _from_pickle, (self.content, *by_value)
 
     def __deepcopy__(self, memo):
+        if self.content is None:
+            return Packed(None, deepcopy(self.objects, memo))
         return self  # nothing changes it
 
     def __sklearn_clone__(self):
@@ -226,6 +230,8 @@ class Packed:
 
     def unpacked(self):
         """Return the object."""
+        if self.content is None:
+            return self.objects["code"]
         import keras
 
         from ._trainers import seeded
@@ -302,6 +308,17 @@ def packed(value):
     return _with_parts(value, packed)
 
 
+def _code_packed(value):
+    """Return a value in which functions and classes that no import finds are packed."""
+    code = value if isinstance(value, types.FunctionType | type) else type(value)
+    module, found = code.__module__, sys.modules.get(code.__module__)
+    for name in code.__qualname__.split("."):
+        found = getattr(found, name, None)
+    if module != "builtins" and (found is not code or module == "__main__"):
+        return Packed(None, {"code": value})
+    return _with_parts(value, _code_packed)
+
+
 def unpacked(value):
     """Return a value in which all networks are themselves again."""
     if isinstance(value, Packed):
@@ -339,7 +356,7 @@ class PacksNetworks:
         state = super().__getstate__().copy()
         for name in OF_OTHERS:
             state.pop(name, None)
-        return packed(state)
+        return {name: _code_packed(value) for name, value in packed(state).items()}
 
     def __setstate__(self, state):
         super().__setstate__(unpacked(state))

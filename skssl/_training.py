@@ -7,6 +7,7 @@ training and keeps its state. All randomness of the input comes from (seed, epoc
 that an epoch can be repeated exactly.
 """
 
+import functools
 import itertools
 import math
 
@@ -367,7 +368,13 @@ def evaluate_pretext(pretext_model, pretext, images, *, batch_size):
     rows = np.arange(len(images))
     batches = _pretext_batches(pretext, images, rows, batch_size, 0, shuffle=False)
     dataset = batches.separate(pretext.make_batch)
-    results = model.evaluate(dataset, verbose=0, return_dict=True)
+    # TensorFlow warns where one function is traced often, and takes functions with the
+    # same code for one, as those of `evaluate` are. A partial function is its own.
+    step = tf.function(
+        functools.partial(model.test_step), input_signature=[dataset.element_spec]
+    )
+    for batch in dataset:
+        results = step(batch)
     loss = results.pop("loss")
     return float(next(iter(results.values()), -loss))
 
