@@ -1,5 +1,9 @@
 """Peak memory of fits in fresh processes (Linux).
 
+What counts is private memory: that which no file holds and the system cannot take back.
+Resident pages of files stand beside it. They are memory that was free, and the system
+takes them back when it needs them.
+
 python benchmarks/memory.py images [--data mnist.npz]
     60,000 images of MNIST against 1,000.
 python benchmarks/memory.py memmap [--gigabytes 8]
@@ -44,21 +48,20 @@ def megabytes(name):
     return float("nan")
 
 
-def watch(peak):
+def watch(peaks):
     while True:
-        peak[0] = max(peak[0], megabytes("RssAnon"))
+        for name in peaks:
+            peaks[name] = max(peaks[name], megabytes(name))
         time.sleep(0.01)
 
 
 def print_peaks(fit):
-    """Print the peak memory in MB, that without pages of files, and the seconds."""
-    peak = [0.0]
-    threading.Thread(target=watch, args=(peak,), daemon=True).start()
+    """Print the peaks of private memory and pages of files in MB, and the seconds."""
+    peaks = {"RssAnon": 0.0, "RssFile": 0.0}
+    threading.Thread(target=watch, args=(peaks,), daemon=True).start()
     start = time.perf_counter()
     fit()
-    duration = time.perf_counter() - start
-    # Not getrusage: its peak is that of the starting process, if that was higher.
-    print(megabytes("VmHWM"), peak[0], duration)
+    print(*peaks.values(), time.perf_counter() - start)
 
 
 def fit_images(path, n_images):
@@ -110,14 +113,15 @@ def compare(setting, path, sizes, target):
         data = ["--data", path] if path else []
         line = in_fresh_process(__file__, setting, *data, "--once", n_images)
         rows.append([float(number) for number in line.split()])
+        private, of_files, duration = rows[-1]
         print(
-            f"{n_images} images: peak {rows[-1][0]:.0f} MB, without pages of files "
-            f"{rows[-1][1]:.0f} MB, {rows[-1][2]:.0f} s"
+            f"{n_images} images: peak of private memory {private:.0f} MB, of resident "
+            f"pages of files {of_files:.0f} MB, {duration:.0f} s"
         )
-    whole, anonymous, _ = np.subtract(rows[1], rows[0])
+    private, of_files, _ = np.subtract(rows[1], rows[0])
     print(
-        f"difference {whole:+.0f} MB, without pages of files {anonymous:+.0f} MB "
-        f"(target +{target} MB or less)"
+        f"difference in private memory {private:+.0f} MB (target +{target} MB or "
+        f"less), in pages of files {of_files:+.0f} MB"
     )
 
 

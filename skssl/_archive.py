@@ -104,12 +104,20 @@ def read_zip(file):
         return {entry.filename: archive.read(entry) for entry in entries}
 
 
+def keras_file(model, folder):
+    """Return a network as Keras saves it, by way of a file in a folder."""
+    path = os.path.join(folder, "network.keras")
+    with warnings.catch_warnings():
+        # Keras converts its variables in a way that NumPy 2 warns about.
+        warnings.filterwarnings("ignore", "__array__", DeprecationWarning)
+        model.save(path)
+    with open(path, "rb") as file:
+        return file.read()
+
+
 def network_bytes(model, folder):
     """Return a network in the `.keras` format, without the settings of training."""
-    path = os.path.join(folder, "network.keras")
-    model.save(path)
-    with open(path, "rb") as file:
-        members = read_zip(file)
+    members = read_zip(io.BytesIO(keras_file(model, folder)))
     config = json.loads(members[KERAS_CONFIG])
     for node in _dicts(config):
         if "compile_config" in node:

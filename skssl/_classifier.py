@@ -5,7 +5,6 @@ import warnings
 from copy import copy
 from numbers import Integral
 
-import joblib
 import numpy as np
 from sklearn.base import (
     BaseEstimator,
@@ -20,16 +19,19 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from ._checkpoint import Checkpoint, callback_state, fingerprint
+from ._checkpoint import Checkpoint, key_of
 from ._distinct import distinct_images, merge_equal_rows
 from ._encoder import (
     MAX_SEED,
     SelfSupervisedEncoder,
+    check_precision,
     check_standardize,
     fitted_pretext,
 )
+from ._identity import identity
 from ._images import channels_first_hint, validate_images, warn_of_volumes
 from ._labels import encode_labels, known_labels, label_array
+from ._packing import PacksNetworks
 from ._persistence import SaveMixin
 from ._runtime import check_backend
 
@@ -59,6 +61,7 @@ def _joined(history, more):
 
 class SelfSupervisedClassifier(
     SaveMixin,
+    PacksNetworks,
     ClassNamePrefixFeaturesOutMixin,
     ClassifierMixin,
     TransformerMixin,
@@ -336,7 +339,7 @@ class SelfSupervisedClassifier(
             *network.classifier.variables,
             *getattr(optimizer, "variables", ()),
         ]
-        before = list(map(np.asarray, variables))
+        before = [variable.numpy() for variable in variables]
         try:
             history = finetune(
                 network,
@@ -355,12 +358,6 @@ class SelfSupervisedClassifier(
         self._network, self.model_ = network, network.model
         self.finetune_history_ = _joined(self.finetune_history_, history)
         return self
-
-    def __getstate__(self):
-        state = super().__getstate__().copy()
-        # It shares its weights with model_, which a copy would not.
-        state.pop("_network", None)
-        return state
 
     def _fit(self, X, y, sample_weight, classes=None, only_epoch=None):
         self._check_parameters()
@@ -474,6 +471,7 @@ class SelfSupervisedClassifier(
         encoder_seed, network_seed, finetune_seed = self._seeds()
         self.classes_ = classes
         network = self._built_network(network_seed, previous and previous.model_)
+        check_precision(network.classifier)
         self.encoder_, pretraining = self._pretrained_encoder(
             images, distinct, encoder_seed, previous and previous.encoder_
         )
@@ -490,20 +488,19 @@ class SelfSupervisedClassifier(
                 ) from error
         finetuning = None  # a single epoch has nothing to go on from
         if self.checkpoint_dir is not None and only_epoch is None:
-            callbacks = network.fit_kwargs["callbacks"]
-            key = fingerprint(
-                distinct.digest,
-                rows,
-                targets,
-                np.zeros(0) if weights is None else weights,
-                [finetune_seed, {**network.fit_kwargs, "callbacks": None}],
-                [
-                    [type(x).__qualname__, joblib.hash(callback_state(x))]
-                    for x in callbacks
+            key = key_of(
+                "fine-tuning",
+                lambda: [
+                    distinct.digest,
+                    rows,
+                    targets,
+                    np.zeros(0) if weights is None else weights,
+                    [finetune_seed, identity(sorted(network.fit_kwargs.items()))],
+                    *describe(network.classifier, network.compile_kwargs),
                 ],
-                *describe(network.classifier, network.compile_kwargs),
             )
-            finetuning = Checkpoint(self.checkpoint_dir, "fine-tuning", key)
+            if key is not None:
+                finetuning = Checkpoint(self.checkpoint_dir, "fine-tuning", key)
         history = finetune(
             network,
             images[:, 0] if images.ndim == 5 else images,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.preprocessing import StandardScaler
 
-from ._images import load_batch, release_pages
+from ._images import load_batch
 
 
 @dataclass
@@ -63,7 +63,6 @@ def distinct_images(images, rows, chunk_values=2**19):
         rises, falls = flat[:, 1:] > flat[:, :-1], flat[:, 1:] < flat[:, :-1]
         patterns += _digests(np.packbits(np.hstack([rises, falls]), axis=1))
         sums.append(flat.sum(axis=1, dtype=np.float64))
-        release_pages(images)
     contents, first, index = np.unique(
         _as_numbers(contents), axis=0, return_index=True, return_inverse=True
     )

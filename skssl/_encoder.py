@@ -4,7 +4,6 @@ import math
 from copy import copy
 from numbers import Integral
 
-import joblib
 import numpy as np
 from sklearn.base import (
     BaseEstimator,
@@ -16,9 +15,11 @@ from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from ._checkpoint import Checkpoint, cached, fingerprint, source_of
+from ._checkpoint import Checkpoint, cached, key_of
 from ._distinct import distinct_images
+from ._identity import identity
 from ._images import validate_images, warn_of_channels_first
+from ._packing import PacksNetworks
 from ._persistence import SaveMixin
 from ._runtime import check_backend
 from .pretext import GivenViews, PretextTask, RotationPretext
@@ -46,6 +47,32 @@ def _classifies(encoder):
             f"{type(pretext).__name__} does not classify, so it predicts no labels."
         )
     return True
+
+
+def check_precision(model):
+    """Refuse weights of 16 bits, which the small steps of an optimizer do not change.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The network, as it is built.
+
+    Raises
+    ------
+    ValueError
+        If a weight that is to be trained has 16 bits, or if Keras's default float has.
+    """
+    import keras
+
+    kinds = {variable.dtype for variable in model.trainable_variables}
+    kinds.add(keras.config.floatx())
+    for kind in sorted(kinds & {"float16", "bfloat16"}):
+        raise ValueError(
+            f"Weights must have 32 or 64 bits to learn, got {kind}. Set "
+            "keras.config.set_floatx('float32'); to compute faster, set "
+            f"keras.config.set_dtype_policy('mixed_{kind}') as well, which keeps the "
+            "weights in float32."
+        )
 
 
 def fitted_pretext(pretext, images):
@@ -84,7 +111,11 @@ def fitted_pretext(pretext, images):
 
 
 class SelfSupervisedEncoder(
-    SaveMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+    SaveMixin,
+    PacksNetworks,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    BaseEstimator,
 ):
     """Transformer that learns an embedding of images without labels.
 
@@ -267,6 +298,7 @@ class SelfSupervisedEncoder(
             network_seed,
             standardize=self.standardize,
         )
+        check_precision(network.backbone)
         check_pretraining(network, self.pretext_)
         set_statistics(network, images, distinct)
         model, compile_kwargs = build_pretext_model(
@@ -276,13 +308,16 @@ class SelfSupervisedEncoder(
             copy_weights(initial_model, model)
         key = checkpoint = None
         if self.memory is not None or self.checkpoint_dir is not None:
-            key = fingerprint(
-                distinct.digest,
-                [joblib.hash(self.pretext_), source_of(type(self.pretext_))],
-                [self.epochs, self.batch_size, order_seed],
-                *describe(model, compile_kwargs),
+            key = key_of(
+                "pretraining",
+                lambda: [
+                    distinct.digest,
+                    identity(self.pretext_),
+                    [self.epochs, self.batch_size, order_seed],
+                    *describe(model, compile_kwargs),
+                ],
             )
-        if self.checkpoint_dir is not None:
+        if key is not None and self.checkpoint_dir is not None:
             checkpoint = Checkpoint(self.checkpoint_dir, "pretraining", key)
 
         def train():
@@ -300,7 +335,7 @@ class SelfSupervisedEncoder(
             )
             return model.get_weights(), history
 
-        if self.memory is None:
+        if key is None or self.memory is None:
             _, self.history_ = train()
         else:
             weights, self.history_ = cached(self.memory, key, train)

@@ -7,7 +7,6 @@ batch at a time into what a network reads.
 """
 
 import math
-import mmap
 import warnings
 from numbers import Integral
 
@@ -331,22 +330,3 @@ def warn_of_volumes(views, n_rows=8):
 def load_batch(images):
     """Return images as a network reads them: bytes as they are, else float32."""
     return images if images.dtype == np.uint8 else images.astype(np.float32)
-
-
-def release_pages(images):
-    """Let go of the pages of a memory map that were read; it stays as it is.
-
-    The system would keep them with this process for as long as memory is to be had.
-
-    Parameters
-    ----------
-    images : ndarray
-        Any array; only a view of a memory map has such pages.
-    """
-    base = images
-    while isinstance(base, np.ndarray):
-        if isinstance(base, np.memmap) and base.mode == "c":
-            return  # what the user changed in it is in these pages alone
-        base = base.base
-    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        base.madvise(mmap.MADV_DONTNEED)

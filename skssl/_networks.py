@@ -8,6 +8,7 @@ better.
 
 import itertools
 import math
+import platform
 import warnings
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,6 +20,7 @@ from scikeras.utils import loss_name
 from scikeras.wrappers import KerasClassifier
 from sklearn.base import clone
 
+from ._archive import reason
 from ._cnn import build_cnn
 from ._graph import (
     GRAPH_CLASSES,
@@ -30,7 +32,9 @@ from ._graph import (
     normalizations,
     replay,
 )
+from ._identity import Unidentifiable, own_code
 from ._images import channels_first_hint, load_batch
+from ._packing import named_functions
 from ._runtime import check_process, seeded_process
 from ._trainers import architecture
 
@@ -545,18 +549,36 @@ def _is_constant(layer):
     )
 
 
+DESCRIBED_VERSIONS = "skssl keras tensorflow numpy scipy scikit-learn scikeras".split()
+
+
 def describe(model, compile_kwargs):
     """Return all that decides how a network trains, for its fingerprint.
 
     Returns
     -------
     parts : list of str, dict and ndarray
-        Architecture and settings, versions, precision, then every weight.
+        Architecture and settings, code of the user's own, versions, precision, then
+        every weight.
+
+    Raises
+    ------
+    Unidentifiable
+        If the network or what it depends on cannot be described.
     """
-    versions = {x: version(x) for x in ("skssl", "keras", "tensorflow", "numpy")}
-    policy = keras.config.dtype_policy().name
-    weights = map(np.asarray, model.variables)
-    return [architecture(model, compile_kwargs), versions, policy, *weights]
+    code = own_code(model, compile_kwargs)
+    try:
+        with named_functions([model, compile_kwargs]) as ((_, settings), _):
+            text = architecture(model, settings)
+    except Exception as error:  # of a layer of the user's, which may raise anything
+        raise Unidentifiable(
+            f"a network that Keras cannot describe ({reason(error)})"
+        ) from error
+    versions = {name: version(name) for name in DESCRIBED_VERSIONS}
+    versions["python"] = platform.python_version()  # bytecode is another in each
+    precision = [keras.config.dtype_policy().name, keras.config.floatx()]
+    weights = [variable.numpy() for variable in model.variables]
+    return [text, code, versions, precision, *weights]
 
 
 def _compile_kwargs(wrapper):

@@ -10,6 +10,7 @@ import importlib
 import json
 import math
 import os
+import pickle
 import re
 import tempfile
 from numbers import Real
@@ -69,7 +70,8 @@ class SaveMixin:
         TypeError
             If it cannot be saved without code: a pretext task from outside skssl, a
             layer or function that is not from Keras, labels that are neither numbers,
-            booleans nor text. `joblib.dump` saves these, for readers who trust you.
+            booleans nor text. `joblib.dump` saves these, for readers who trust you;
+            the error says where it cannot, as with a layer without `get_config`.
 
         See Also
         --------
@@ -80,7 +82,7 @@ class SaveMixin:
         if name not in ESTIMATORS or type(self) is not _estimator_class(name):
             raise TypeError(
                 f"Only {' and '.join(ESTIMATORS)} themselves can be saved, got "
-                f"{self!r}. joblib.dump saves any other."
+                f"{self!r}. {_with_pickle(self)}"
             )
         check_is_fitted(self)
         with tempfile.TemporaryDirectory(
@@ -96,9 +98,18 @@ class SaveMixin:
             except Exception as error:
                 raise TypeError(
                     f"This {name} cannot be saved without pickle: {reason(error)}. "
-                    "joblib.dump saves it, for readers who trust you."
+                    f"{_with_pickle(self)}"
                 ) from error
             os.replace(temporary, path)
+
+
+def _with_pickle(estimator):
+    """Say whether an estimator can be saved with pickle."""
+    try:
+        pickle.dumps(estimator)
+    except Exception as error:
+        return f"Nor can joblib.dump: {reason(error)}."
+    return "joblib.dump saves it, for readers who trust you."
 
 
 def load(path):

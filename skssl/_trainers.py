@@ -13,7 +13,6 @@ from collections import defaultdict
 
 import joblib
 import keras
-import numpy as np
 import tensorflow as tf
 
 from ._runtime import LOCK, prepare_tensorflow, seeded
@@ -261,7 +260,7 @@ def trainer(model, compile_kwargs, prepare, watched):
 def _copied(model, compile_kwargs, prepare):
     with seeded(0):  # no seed that it draws is kept
         copy = shell(_live_copy(model), compile_kwargs, prepare)
-    return copy, [np.array(variable) for variable in copy.optimizer.variables]
+    return copy, [variable.numpy() for variable in copy.optimizer.variables]
 
 
 def _assign(variables, values):

@@ -8,6 +8,7 @@ that an epoch can be repeated exactly.
 """
 
 import contextlib
+import functools
 import itertools
 import math
 
@@ -17,7 +18,7 @@ import tensorflow as tf
 from sklearn.model_selection import train_test_split
 
 from ._checkpoint import callback_state
-from ._images import load_batch, release_pages
+from ._images import load_batch
 from ._networks import finetune_schedule, split_frozen
 from ._runtime import LOCK, check_process, seeded, seeded_process, shared_seeds
 from ._trainers import BlockTrainer, shell, trainer
@@ -136,7 +137,6 @@ class _Batches:
                 np.cumsum([0, *map(len, block)], dtype=np.int32),
                 *(label[order] for label in self.labels),
             )
-            release_pages(self.images)
 
     def _dataset(self, blocks):
         image = load_batch(self.images[:1])
@@ -212,7 +212,7 @@ class _Progress(keras.callbacks.Callback):
                 "epoch": epoch + 1,
                 "stopped": self.model.stop_training,
                 "history": self.history,
-                "values": [np.asarray(variable) for variable in self._variables()],
+                "values": [variable.numpy() for variable in self._variables()],
                 "callbacks": [callback_state(callback) for callback in self.callbacks],
             }
             self.checkpoint.write(state)
@@ -375,9 +375,15 @@ def evaluate_pretext(pretext_model, pretext, images, *, batch_size):
     model.compile(loss=loss, metrics=metrics)
     rows = np.arange(len(images))
     batches = _pretext_batches(pretext, images, rows, batch_size, 0, shuffle=False)
+    # TensorFlow warns where one function is traced often, and takes functions with the
+    # same code for one, as those of `evaluate` are. A partial function is its own.
     with seeded(0):
         dataset = batches.separate(pretext.make_batch)
-        results = model.evaluate(dataset, verbose=0, return_dict=True)
+        step = tf.function(
+            functools.partial(model.test_step), input_signature=[dataset.element_spec]
+        )
+        for batch in dataset:
+            results = step(batch)
     loss = results.pop("loss")
     return float(next(iter(results.values()), -loss))
 
@@ -518,7 +524,6 @@ def predict(model, images, prepare=None, batch_size=PREDICTION_BATCH_SIZE, rows=
         batch = tf.convert_to_tensor(prepare(batch) if prepare else batch)
         output = _traced(model, batch.dtype)(batch)
         outputs.append(tf.cast(output, tf.float32).numpy())
-        release_pages(images)
     return np.concatenate(outputs)
 
 

@@ -22,7 +22,6 @@ from skssl._checkpoint import (
     cached,
     fingerprint,
     pack,
-    source_of,
     unpack,
 )
 
@@ -75,11 +74,6 @@ def test_damaged_bytes_are_not_unpacked():
         assert unpack(bytes(damaged)) is None
     assert unpack(packed[:-1]) is None
     assert unpack(b"") is None
-
-
-def test_the_source_of_a_class_is_part_of_it():
-    assert "def fit(self, X, y=None):" in source_of(RotationPretext)
-    assert source_of(type("Typed", (), {})) == ""
 
 
 # Checkpoints
@@ -150,6 +144,182 @@ def test_every_parameter_is_in_the_fingerprint(change, few_labels, quick, monkey
             variant.fit(images)
     assert keys[0] == keys[1]
     assert len(set(keys[1:])) == 4
+
+
+USERS_CODE = """
+import keras
+from skssl.pretext import PretextTask
+
+FACTOR = 2.0
+
+
+@keras.saving.register_keras_serializable("users")
+def activation(x):
+    return keras.ops.relu(x) * FACTOR
+
+
+@keras.saving.register_keras_serializable("users")
+class Layer(keras.layers.Layer):
+    def call(self, x):
+        return x * 3.0
+
+
+class Task(PretextTask):
+    def make_batch(self, images, seed):
+        images = keras.ops.cast(images, "float32")
+        return images, keras.ops.mean(images, (1, 2, 3)) * 4.0
+
+    def build_head(self, features, image_shape):
+        return keras.layers.Dense(1)(features)
+
+    def loss_and_metrics(self):
+        return loss, []
+
+
+def loss(y_true, y_pred):
+    return keras.ops.mean((y_true - y_pred) ** 2) * 5.0
+
+
+def final_loss(y_true, y_pred):
+    return keras.losses.sparse_categorical_crossentropy(y_true, y_pred) * 6.0
+
+
+class Watch(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        logs["seven"] = 7.0
+
+
+def build(meta):
+    inputs = keras.Input(meta["X_shape_"][1:])
+    x = keras.layers.Lambda(lambda x: x / 8.0)(inputs)
+    x = Layer()(keras.layers.Flatten()(x))
+    x = keras.layers.Dense(4, activation=activation)(x)
+    x = keras.layers.Dense(4, activation=lambda x: x + 9.0)(x)
+    x = keras.layers.Dense(meta["n_classes_"], activation="softmax")(x)
+    return keras.Model(inputs, x)
+"""
+
+
+@pytest.fixture
+def own_classifier(tmp_path, monkeypatch):
+    """Return what makes a classifier of the user's own code, imported afresh."""
+    import importlib.util
+
+    def make(source=USERS_CODE, **params):
+        from scikeras.wrappers import KerasClassifier
+
+        path = tmp_path / "users_code.py"
+        path.write_text(source)
+        spec = importlib.util.spec_from_file_location("users_code", path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "users_code", module)
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
+        spec.loader.exec_module(module)
+        wrapper = KerasClassifier(
+            module.build,
+            optimizer="adam",
+            epochs=1,
+            loss=module.final_loss,
+            callbacks=[module.Watch()],
+        )
+        return SelfSupervisedClassifier(
+            wrapper, pretext=module.Task(), pretrain_epochs=1, random_state=0, **params
+        )
+
+    return make
+
+
+# Keras says that it is about to look at the code of a lambda, to write it.
+@pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
+@pytest.mark.parametrize(
+    "number, pretrains",
+    [(f"{k}.0", k not in (6, 7)) for k in range(2, 10)],  # 6 and 7 only fine-tune
+)
+def test_a_change_of_the_users_code_is_another_training(
+    number, pretrains, own_classifier, few_labels, tmp_path, monkeypatch
+):
+    X, y = few_labels
+    keys = []
+    read = Checkpoint.read
+
+    def noted(self):
+        keys.append(Path(self.path).stem)
+        return read(self)
+
+    monkeypatch.setattr(Checkpoint, "read", noted)
+    sources = [USERS_CODE, f"# moved\n{USERS_CODE}", USERS_CODE.replace(number, "1.5")]
+    assert sources[0] != sources[2]
+    for source in sources:
+        own_classifier(source, checkpoint_dir=tmp_path / "folder").fit(X, y)
+    before, same, after = zip(*[iter(keys)] * 2, strict=True)
+    assert same == before
+    assert (after[0] != before[0]) == pretrains
+    assert after[1] != before[1]
+
+
+@pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
+def test_pretraining_with_other_code_is_done_anew(
+    own_classifier, few_labels, tmp_path, pretrainings
+):
+    X, _ = few_labels
+    y = few_labels[1]
+    changed = USERS_CODE.replace("x * 3.0", "x * -3.0")
+    for source, n_pretrainings in [
+        (USERS_CODE, 1),
+        (USERS_CODE, 1),
+        (changed, 2),
+        (USERS_CODE, 2),
+    ]:
+        clf = own_classifier(source, memory=tmp_path / "cache").fit(X, y)
+        assert len(pretrainings) == n_pretrainings
+        plain = own_classifier(source).fit(X, y)
+        del pretrainings[n_pretrainings:]
+        assert_array_equal(clf.predict_proba(X), plain.predict_proba(X))
+
+
+def test_a_training_that_cannot_be_told_from_others_is_not_kept(
+    few_labels, quick, tmp_path, pretrainings
+):
+    numbers = (n for n in range(9))
+
+    class Drawing(RotationPretext):
+        def make_batch(self, images, seed):
+            assert numbers is not None
+            return super().make_batch(images, seed)
+
+    class Undescribed(keras.layers.Layer):
+        def __init__(self, function):
+            super().__init__()
+            self.function = function
+
+        def call(self, x):
+            return self.function(x)
+
+    def undescribed(meta):
+        inputs = keras.Input(meta["X_shape_"][1:])
+        x = keras.layers.Flatten()(Undescribed(keras.ops.abs)(inputs))
+        x = keras.layers.Dense(4)(x)
+        return keras.Model(
+            inputs, keras.layers.Dense(meta["n_classes_"], activation="softmax")(x)
+        )
+
+    X, y = few_labels
+    folders = {"memory": tmp_path / "memory", "checkpoint_dir": tmp_path / "folder"}
+    clf = SelfSupervisedClassifier(
+        quick(), pretext=Drawing(), pretrain_epochs=1, random_state=0, **folders
+    )
+    with pytest.warns(RuntimeWarning, match="not used for pretraining: .*generator in"):
+        clf.fit(X, y)
+    clf.set_params(pretext=None, estimator=quick(undescribed))
+    message = "not used for (pretraining|fine-tuning): .* Keras cannot describe .*get_c"
+    with pytest.warns(RuntimeWarning, match=message) as warned:
+        clf.fit(X, y)
+    assert len(warned) == 2
+    assert len(pretrainings) == 2
+    assert not (tmp_path / "memory").exists()
+    assert os.listdir(tmp_path / "folder") == []
+    expected = clone(clf).set_params(memory=None, checkpoint_dir=None).fit(X, y)
+    assert_array_equal(clf.predict_proba(X), expected.predict_proba(X))
 
 
 def run_script(tmp_path, *, expect=0, **variables):

@@ -1,3 +1,4 @@
+import logging
 import pickle
 
 import numpy as np
@@ -7,7 +8,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_score
 
-from skssl import RotationPretext, SelfSupervisedEncoder
+from skssl import RotationPretext, SelfSupervisedClassifier, SelfSupervisedEncoder
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,41 @@ def test_pickle_and_clone(encoder, digits):
         fresh.transform(X)
     assert "SelfSupervisedEncoder" in encoder._repr_html_()
     assert repr(fresh) == "SelfSupervisedEncoder(random_state=0)"
+
+
+def test_scoring_many_encoders_is_silent(digits, quick):
+    X, _ = digits
+    logged = []
+    handler = logging.Handler()
+    handler.emit = logged.append
+    logger = logging.getLogger("tensorflow")
+    logger.addHandler(handler)
+    try:
+        for _ in range(7):
+            encoder = SelfSupervisedEncoder(quick(), epochs=1, random_state=0)
+            encoder.fit(X[:20]).score(X[:8])
+    finally:
+        logger.removeHandler(handler)
+    assert logged == []
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize("setting", ["floatx", "dtype_policy"])
+def test_weights_of_16_bits_are_refused(kind, setting, digits, quick):
+    import keras
+
+    X, y = digits
+    change = getattr(keras.config, f"set_{setting}")
+    try:
+        change(kind)
+        message = f"got {kind}. Set .*'mixed_{kind}'"
+        with pytest.raises(ValueError, match=message):
+            SelfSupervisedEncoder(quick(), epochs=1).fit(X)
+        with pytest.raises(ValueError, match=message):
+            SelfSupervisedClassifier(quick(), pretrain_epochs=0).fit(X, y)
+    finally:
+        change("float32")
+    assert SelfSupervisedEncoder(quick(), epochs=1).fit(X).transform(X).shape[1] == 16
 
 
 @pytest.mark.parametrize("method", ["transform", "predict_pretext", "score"])

@@ -1,6 +1,3 @@
-import resource
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +8,6 @@ from sklearn.base import BaseEstimator
 from skssl._images import (
     channels_first_hint,
     load_batch,
-    release_pages,
     validate_images,
     warn_of_channels_first,
     warn_of_volumes,
@@ -146,30 +142,3 @@ def test_views_keep_their_pixels_and_slices_of_a_volume_do_not(dtype):
 def test_a_batch_is_float32_unless_it_is_bytes(dtype):
     assert load_batch(np.ones((1, 2, 2, 1), dtype)).dtype == np.float32
     assert load_batch(np.ones((1, 2, 2, 1), np.uint8)).dtype == np.uint8
-
-
-@pytest.mark.parametrize("mode", ["r", "r+", "c"])
-def test_released_pages_are_read_again_as_they_were(mode, tmp_path):
-    values = np.arange(2**16, dtype=np.uint8).reshape(-1, 16, 16, 1)
-    values.tofile(tmp_path / "images")
-    X = np.memmap(tmp_path / "images", np.uint8, mode, shape=values.shape)
-    if mode != "r":
-        X[3] = 7
-        values[3] = 7
-    release_pages(np.asarray(X)[1:])
-    assert_array_equal(X, values)
-    release_pages(values)  # nothing to let go of
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
-def test_released_pages_leave_the_process(tmp_path):
-    def resident():
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * resource.getpagesize()
-
-    np.ones(2**25, np.uint8).tofile(tmp_path / "images")
-    X = np.memmap(tmp_path / "images", np.uint8, "r", shape=(8, 2048, 2048, 1))
-    assert X.sum() == X.size
-    before = resident()
-    release_pages(np.asarray(X)[1:])
-    assert before - resident() > X.nbytes / 2

@@ -9,6 +9,7 @@ import time
 import zipfile
 from copy import copy
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -390,9 +391,34 @@ def test_a_network_with_code_is_not_saved(tmp_path):
         (lambda: keras.layers.Activation(lambda x: x), "includes a `lambda`"),
     ]:
         classifier = supervised(build_with(layer))
-        with pytest.raises(TypeError, match=f"cannot be saved .*{message}.*joblib"):
+        message = f"cannot be saved .*{message}.*joblib.dump saves it, for readers"
+        with pytest.raises(TypeError, match=message):
             classifier.save(tmp_path / "estimator")
-    assert os.listdir(tmp_path) == []
+        assert os.listdir(tmp_path) == []
+        joblib.dump(classifier, tmp_path / "dump")
+        again = joblib.load(tmp_path / "dump")
+        assert_array_equal(again.predict_proba(X), classifier.predict_proba(X))
+        os.remove(tmp_path / "dump")
+
+
+def test_where_joblib_cannot_save_either_it_is_said(tmp_path):
+    import keras
+
+    class Undescribed(keras.layers.Layer):
+        def __init__(self, function):
+            super().__init__()
+            self.function = function
+
+        def call(self, inputs):
+            return self.function(inputs)
+
+    def build_network(meta):
+        layers = [Undescribed(abs), keras.layers.Flatten(), keras.layers.Dense(10)]
+        return keras.Sequential([keras.Input((8, 8, 1)), *layers])
+
+    message = "(?s)cannot be saved .*get_config.*Nor can joblib.dump: .*get_config"
+    with pytest.raises(TypeError, match=message):
+        supervised(build_network).save(tmp_path / "estimator")
 
 
 def test_saving_leaves_one_file_of_known_members(path, tmp_path, classifier):
