@@ -18,9 +18,14 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from ._checkpoint import Checkpoint, callback_state, fingerprint
+from ._checkpoint import Checkpoint, fingerprint
 from ._distinct import distinct_images, merge_equal_rows
-from ._encoder import MAX_SEED, SelfSupervisedEncoder, fitted_pretext
+from ._encoder import (
+    MAX_SEED,
+    SelfSupervisedEncoder,
+    fitted_pretext,
+    seed_source,
+)
 from ._images import validate_images
 from ._labels import encode_labels
 from ._persistence import SaveMixin
@@ -352,9 +357,7 @@ class SelfSupervisedClassifier(
             y, sample_weight = np.asarray(y)[present], sample_weight[present]
         classes, rows, targets = encode_labels(y, self.unlabeled_label, classes)
         weights = None if sample_weight is None else sample_weight[rows]
-        class_weight = self.class_weight or getattr(
-            self._network_source(), "class_weight", None
-        )
+        class_weight = self._chosen_class_weight(classes)
         if class_weight is not None:
             of_class = compute_sample_weight(class_weight, classes[targets])
             weights = of_class if weights is None else weights * of_class
@@ -364,9 +367,31 @@ class SelfSupervisedClassifier(
         )
         return classes, distinct, distinct.rows[index], targets, weights
 
+    def _chosen_class_weight(self, classes):
+        """Return the weights of the classes by label, wherever they are given."""
+        source = self._network_source()
+        of_keras = getattr(source, "fit__class_weight", None)  # by index
+        if isinstance(of_keras, dict) and not np.array_equal(
+            classes, np.arange(len(classes))
+        ):
+            raise ValueError(
+                "fit__class_weight of the KerasClassifier has class indices as its "
+                f"keys, which are not the labels {classes.tolist()}. Give class_weight "
+                "of the SelfSupervisedClassifier, by label."
+            )
+        given = [self.class_weight, getattr(source, "class_weight", None), of_keras]
+        first, *others = [x for x in given if x is not None] or [None]
+        if any(other != first for other in others):
+            raise ValueError(
+                "class_weight is given more than once, by the SelfSupervisedClassifier "
+                f"and its KerasClassifier: {first!r} and {others!r}. Leave one."
+            )
+        return first
+
     def _seeds(self):
         """Return the seeds of pretraining, of the network and of fine-tuning."""
-        seeds = check_random_state(self.random_state).randint(MAX_SEED, size=3)
+        random_state = seed_source(self.random_state, self._network_source())
+        seeds = check_random_state(random_state).randint(MAX_SEED, size=3)
         return list(map(int, seeds))
 
     def _check_parameters(self):
@@ -388,12 +413,13 @@ class SelfSupervisedClassifier(
     def _train(
         self, images, classes, distinct, rows, targets, weights, previous, only_epoch
     ):
+        from ._callbacks import callback_settings
         from ._networks import describe, set_statistics, transfer_weights
-        from ._training import finetune
 
         encoder_seed, network_seed, finetune_seed = self._seeds()
         self.classes_ = classes
         network = self._built_network(network_seed, previous and previous.model_)
+        self._check_finetuning(network, targets, weights, finetune_seed, only_epoch)
         self.encoder_, checkpoints = self._pretrained_encoder(
             images, distinct, encoder_seed, previous and previous.encoder_
         )
@@ -409,28 +435,26 @@ class SelfSupervisedClassifier(
                     "give both the same estimator, or the classifier none."
                 ) from error
         if self.checkpoint_dir is not None and only_epoch is None:
-            callbacks = network.fit_kwargs["callbacks"]
+            settings = dict(network.fit_kwargs, verbose=None)
+            callbacks = settings.pop("callbacks")
+            settings["validation_data"] = joblib.hash(settings["validation_data"])
             key = fingerprint(
                 distinct.digest,
                 rows,
                 targets,
                 np.zeros(0) if weights is None else weights,
-                [finetune_seed, {**network.fit_kwargs, "callbacks": None}],
-                [
-                    [type(x).__qualname__, joblib.hash(callback_state(x))]
-                    for x in callbacks
-                ],
+                [finetune_seed, settings],
+                [[type(x).__qualname__, callback_settings(x)] for x in callbacks],
                 *describe(network.classifier, network.compile_kwargs),
             )
             checkpoints.append(Checkpoint(self.checkpoint_dir, "fine-tuning", key))
-        history = finetune(
+        history = self._finetuned(
             network,
             images[:, 0] if images.ndim == 5 else images,
             rows,
             targets,
             sample_weight=weights,
             seed=finetune_seed,
-            verbose=self.verbose,
             checkpoint=checkpoints[-1] if self.checkpoint_dir is not None else None,
             only_epoch=only_epoch,
         )
@@ -441,6 +465,65 @@ class SelfSupervisedClassifier(
         for checkpoint in checkpoints:
             checkpoint.remove()
         return network
+
+    def _check_finetuning(self, network, targets, weights, seed, only_epoch):
+        """Find what is wrong with the settings of fine-tuning before it is too late."""
+        from ._callbacks import check_monitors
+        from ._training import split_validation
+        from ._trial import try_settings
+
+        directions = try_settings(network, weights is not None)
+        if only_epoch is not None:
+            return  # callbacks and validation are for `fit` alone
+        settings = network.fit_kwargs
+        split, data = settings["validation_split"], settings["validation_data"]
+        split_validation(targets, split, seed, self.classes_)
+        if data is not None:
+            settings["validation_data"] = self._validation_rows(*data)
+        validated = bool(split) or data is not None
+        check_monitors(settings["callbacks"], directions, validated)
+
+    def _validation_rows(self, X, y, sample_weight=None):
+        """Return images, targets and weights of the user's validation data."""
+        try:
+            images = self._check_images(X)
+            check_consistent_length(images, y, sample_weight)
+            _, rows, targets = encode_labels(y, self.unlabeled_label, self.classes_)
+            if sample_weight is not None:
+                sample_weight = _check_sample_weight(
+                    sample_weight, images, ensure_non_negative=True
+                )[rows]
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            message = f"validation_data of the KerasClassifier: {error}"
+            raise kind(message) from error
+        return images[rows], targets, sample_weight
+
+    def _finetuned(self, network, *args, **kwargs):
+        """Fine-tune; where that fails, say what has become of the pretraining."""
+        from ._training import finetune
+
+        try:
+            return finetune(network, *args, verbose=self.verbose, **kwargs)
+        except Exception as error:
+            if self.encoder_ is not None and self.encoder is None:
+                error.add_note(self._fate_of_pretraining())
+            raise
+
+    def _fate_of_pretraining(self):
+        places = {"memory": self.memory, "checkpoint_dir": self.checkpoint_dir}
+        kept = [f"{k}={v!r}" for k, v in places.items() if v is not None]
+        source = seed_source(self.random_state, self._network_source())
+        if kept and isinstance(source, Integral):
+            return (
+                f"Pretraining was finished and is kept in {' and '.join(kept)}: the "
+                "next fit on the same images goes on from there."
+            )
+        remedy = "" if kept else "memory= or checkpoint_dir= keeps it; "
+        return (
+            f"Pretraining was finished and is lost. {remedy}to find it again, "
+            "random_state has to be an int."
+        )
 
     def _built_network(self, seed, initial_model):
         """Return the network, with fresh weights or those of a model."""

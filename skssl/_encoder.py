@@ -1,7 +1,7 @@
 """SelfSupervisedEncoder: pretrain a backbone, then embed images."""
 
 import math
-from copy import copy
+from copy import copy, deepcopy
 from numbers import Integral
 
 import joblib
@@ -66,6 +66,13 @@ def fitted_pretext(pretext, images):
             f"{pretext!r}."
         )
     return clone(pretext).fit(images)
+
+
+def seed_source(random_state, estimator):
+    """Return what to draw seeds from: a wrapper's own where there is nothing else."""
+    if random_state is None:
+        return deepcopy(getattr(estimator, "random_state", None))
+    return random_state
 
 
 class SelfSupervisedEncoder(
@@ -225,7 +232,8 @@ class SelfSupervisedEncoder(
         from ._networks import build_network, copy_weights, describe, set_statistics
         from ._training import build_pretext_model, pretrain
 
-        seeds = check_random_state(self.random_state).randint(MAX_SEED, size=2)
+        random_state = seed_source(self.random_state, self.estimator)
+        seeds = check_random_state(random_state).randint(MAX_SEED, size=2)
         network_seed, order_seed = map(int, seeds)
         network = build_network(self.estimator, self.image_shape_, network_seed)
         set_statistics(network.backbone, distinct.mean, distinct.scale)

@@ -1,10 +1,4 @@
-"""From a scikeras wrapper to a Keras network: one backbone, and a class head.
-
-This is the only module that knows scikeras. It takes two things from there: the
-routing of parameters (``optimizer__learning_rate``, ``model__filters``) and the network
-that the wrapper builds. Everything else that a wrapper does, scikit-learn or Keras does
-better.
-"""
+"""From a scikeras wrapper to a Keras network: one backbone, and a class head."""
 
 import contextlib
 import itertools
@@ -16,11 +10,14 @@ from importlib.metadata import version
 import keras
 import numpy as np
 import tensorflow as tf
-from scikeras.utils import loss_name
-from scikeras.wrappers import KerasClassifier
-from sklearn.base import clone
 
-from ._cnn import build_cnn
+from ._settings import (
+    compile_settings,
+    default_loss,
+    fit_settings,
+    takes_one_hot,
+    wrap,
+)
 from ._trainers import architecture, seeded
 
 # Few labels make few batches: with 100 labels in batches of 64, five epochs are ten
@@ -78,7 +75,7 @@ def build_network(estimator, image_shape, seed, classes=None):
     Parameters
     ----------
     estimator : KerasClassifier, callable, keras.Model or None
-        The `estimator` parameter. It is cloned, never changed.
+        The `estimator` parameter. It is never changed.
     image_shape : tuple of int
         (height, width, channels) of the images.
     seed : int
@@ -99,7 +96,7 @@ def build_network(estimator, image_shape, seed, classes=None):
         If the network does not take such images or does not end in a class head.
     """
     check_process()
-    wrapper = _wrap(estimator)
+    wrapper = wrap(estimator)
     labels = np.arange(2) if classes is None else classes
     with seeded(seed):
         # scikeras looks at the shapes of X and at the classes in y only.
@@ -122,36 +119,18 @@ def build_network(estimator, image_shape, seed, classes=None):
             probabilities = keras.layers.Activation(name)(outputs)
         # A model of its own, without the optimizer, which is as large as two networks.
         model = keras.Model(inputs, probabilities, name="classifier")
-    compile_kwargs = _compile_kwargs(wrapper)
+    compile_kwargs = compile_settings(wrapper)
     if compile_kwargs["loss"] is None:
-        compile_kwargs["loss"] = _default_loss(head.units, from_logits)
+        compile_kwargs["loss"] = default_loss(head.units, from_logits)
     return Network(
         backbone=backbone,
         layers=layers,
         classifier=classifier,
         model=model,
         compile_kwargs=compile_kwargs,
-        one_hot=head.units > 1 and _takes_one_hot(compile_kwargs["loss"]),
-        fit_kwargs=_fit_kwargs(wrapper),
+        one_hot=head.units > 1 and takes_one_hot(compile_kwargs["loss"]),
+        fit_kwargs=fit_settings(wrapper),
         class_weight=wrapper.class_weight,
-    )
-
-
-def _wrap(estimator):
-    """Return `estimator` as a KerasClassifier of our own."""
-    if isinstance(estimator, KerasClassifier):
-        return clone(estimator)
-    if estimator is None:
-        estimator = build_cnn
-    if isinstance(estimator, keras.Model) or (
-        callable(estimator) and not isinstance(estimator, type)
-    ):
-        return clone(
-            KerasClassifier(estimator, optimizer="adam", batch_size=64, epochs=None)
-        )
-    raise TypeError(
-        "estimator must be a scikeras KerasClassifier, a function that builds a "
-        f"keras.Model, a keras.Model or None, got {estimator!r}."
     )
 
 
@@ -354,56 +333,6 @@ def describe(model, compile_kwargs):
     policy = keras.config.dtype_policy().name
     weights = map(np.asarray, model.variables)
     return [architecture(model, compile_kwargs), versions, policy, *weights]
-
-
-def _compile_kwargs(wrapper):
-    model = wrapper.model_
-    if model.compiled:
-        kwargs = {
-            "optimizer": model.optimizer,
-            "loss": model.loss,
-            "metrics": wrapper.metrics,
-            "run_eagerly": model.run_eagerly,
-        }
-    else:
-        kwargs = wrapper._get_compile_kwargs()
-    optimizer = keras.optimizers.get(kwargs["optimizer"])
-    kwargs["optimizer"] = type(optimizer).from_config(optimizer.get_config())
-    kwargs["metrics"] = kwargs["metrics"] or ["accuracy"]
-    return kwargs
-
-
-def _default_loss(units, from_logits):
-    if units == 1:
-        return keras.losses.BinaryCrossentropy(from_logits=from_logits)
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
-
-
-def _takes_one_hot(loss):
-    """Whether a loss of Keras compares with one-hot targets, not class indices."""
-    loss = keras.losses.get(loss)
-    if not str(loss.__module__).startswith("keras."):
-        return False  # the user's own: class indices, as scikeras gives them
-    return not loss_name(loss).startswith("sparse_")
-
-
-def _fit_kwargs(wrapper):
-    """Return the wrapper's settings for training, fit__… ones first."""
-    params = wrapper.get_params()
-    names = (
-        "epochs",
-        "batch_size",
-        "validation_split",
-        "shuffle",
-        "validation_freq",
-    )
-    settings = {
-        name: params[key]
-        for name in names
-        for key in (name, f"fit__{name}")
-        if key in params
-    }
-    return {**settings, "callbacks": wrapper._fit_callbacks}
 
 
 def finetune_schedule(n_samples, batch_size):
