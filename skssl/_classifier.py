@@ -519,9 +519,9 @@ class SelfSupervisedClassifier(
                 f"Pretraining was finished and is kept in {' and '.join(kept)}: the "
                 "next fit on the same images goes on from there."
             )
-        remedy = "" if kept else "memory= or checkpoint_dir= keeps it; "
+        remedy = "To" if kept else "memory= or checkpoint_dir= keeps it; to"
         return (
-            f"Pretraining was finished and is lost. {remedy}to find it again, "
+            f"Pretraining was finished and is lost. {remedy} find it again, "
             "random_state has to be an int."
         )
 

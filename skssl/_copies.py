@@ -135,6 +135,7 @@ def fresh_metric(metric):
     try:
         return _rebuilt(metric, metric.get_config())
     except Exception:  # its configuration holds what Keras cannot build again
+        metric.reset_state()  # Keras does so only from the second epoch on
         return metric
 
 
@@ -167,22 +168,51 @@ def _rebuilt(thing, config):
     try:
         rebuilt = cls.from_config(dict(config))
     except Exception as error:
-        raise TypeError(
-            f"An instance of {cls.__name__} cannot be built from its get_config() "
-            f"({str(error).partition(chr(10))[0][:200]}). Let get_config return every "
-            "argument of the constructor, or give the class and its arguments, as in "
-            f"KerasClassifier(optimizer={cls.__name__}, optimizer__argument=value)."
-        ) from error
+        rebuilt = _without_own_constructor(cls, config)
+        if rebuilt is None:
+            raise _cannot_rebuild(cls, error) from error
     left_out = {}
     for name, value in ({} if is_of_keras(cls) else vars(thing)).items():
         plain = isinstance(value, bool | Real | str | None) and name != "built"
         if plain and name not in config and vars(rebuilt).get(name, ...) != value:
             left_out[name] = value
+        elif name not in vars(rebuilt) and not getattr(thing, "built", False):
+            if any(isinstance(x, keras.Variable) for x in keras.tree.flatten(value)):
+                raise _cannot_rebuild(cls, f"it makes {name}, which is a variable")
+            setattr(rebuilt, name, value)
     for name, value in left_out.items():
         setattr(rebuilt, name, value)
     if left_out:
         rebuilt.get_config = lambda: {**config, **left_out}
     return rebuilt
+
+
+def _without_own_constructor(cls, config):
+    """Return an instance that only the constructor of Keras has made, None at worst.
+
+    That of the user wants arguments which the configuration leaves out.
+    """
+    base = next(filter(is_of_keras, cls.__mro__))
+    accepted = inspect.signature(base.__init__).parameters
+    arguments = {name: x for name, x in config.items() if name in accepted}
+    if base is cls or any(isinstance(x, dict) for x in arguments.values()):
+        return None
+    try:
+        rebuilt = cls.__new__(cls)
+        base.__init__(rebuilt, **arguments)
+    except Exception:
+        return None
+    return rebuilt
+
+
+def _cannot_rebuild(cls, error):
+    reason = str(error).partition("\n")[0][:200]
+    return TypeError(
+        f"An instance of {cls.__name__} cannot be built from its get_config() "
+        f"({reason}). Let get_config return every argument of the constructor, or give "
+        f"the class and its arguments, as in KerasClassifier(optimizer={cls.__name__}, "
+        "optimizer__argument=value)."
+    )
 
 
 def has_own_schedule(optimizer):

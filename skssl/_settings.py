@@ -256,9 +256,12 @@ def compile_settings(wrapper):
         _check_agreement(wrapper, settings)
     else:
         settings = wrapper._get_compile_kwargs()
+    given = getattr(wrapper, "compile__optimizer", wrapper.optimizer)
+    if model.compiled or not isinstance(given, str | type):  # else it is a new one
+        optimizer = keras.optimizers.get(settings["optimizer"])
+        settings["optimizer"] = fresh_optimizer(optimizer)
     for name in ("loss", "loss_weights"):
         settings[name] = _only_one(name, settings.get(name))
-    settings["optimizer"] = fresh_optimizer(keras.optimizers.get(settings["optimizer"]))
     for name in ("metrics", "weighted_metrics"):
         settings[name] = keras.tree.map_structure(fresh_metric, settings.get(name))
     if not settings["metrics"] and not settings["weighted_metrics"]:

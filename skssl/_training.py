@@ -558,11 +558,11 @@ def split_validation(targets, fraction, seed, classes=None):
     n_held_out = math.ceil(fraction * len(targets))
     if not n_classes or not n_classes <= n_held_out <= len(several) - n_classes:
         rarest = np.argmin(np.where(counts, counts, counts.max() + 1))
-        name = rarest if classes is None else classes[rarest]
+        name = rarest if classes is None else classes.tolist()[rarest]
         raise ValueError(
             f"validation_split={fraction} cannot be stratified: of {len(targets)} "
-            f"different labelled images it holds out {n_held_out}, but each of the "
-            f"{n_classes} classes with two or more needs one in both parts. The rarest "
+            f"different labelled images it holds out {n_held_out}, but each class with "
+            f"two or more, {n_classes} in number, needs one in both parts. The rarest "
             f"class, {name!r}, has {counts[rarest]}. Label more images, change "
             "validation_split, or give fit__validation_data."
         )

@@ -7,6 +7,7 @@ name serves that: `_direction` of a metric, from which Keras takes what is bette
 
 import contextlib
 import inspect
+import re
 
 import keras
 import numpy as np
@@ -75,7 +76,7 @@ def _computed(settings, targets, outputs, weight):
         tape.watch(outputs)
         loss = model.compute_loss(y=targets, y_pred=outputs, sample_weight=weight)
     if tape.gradient(loss, outputs) is None:
-        raise ValueError("The loss has no gradient.")
+        raise ValueError("the loss has no gradient")
     return model, model.compute_metrics(None, targets, outputs, weight)
 
 
@@ -103,11 +104,13 @@ def _unchanged(settings):
 def _unfit(settings, batch, error):
     """Return an error that says which of the settings cannot be computed, and why."""
     targets, outputs, _ = batch
-    reason = str(error).strip().partition("\n")[0][:200]
+    reason = str(error).strip().partition("\n")[0]
+    # TensorFlow says in which of its operations it was.
+    reason = re.sub(r"\{\{.*\}\} | \[Op:.*", "", reason)[:200].rstrip(". ")
     return ValueError(
         f"{_culprit(settings, batch)} of the estimator cannot be computed from targets "
         f"of shape {targets.shape} and outputs of shape {tuple(outputs.shape)}: "
-        f"{reason} {_remedy(targets, outputs)}"
+        f"{reason}. {_remedy(targets, outputs)}"
     )
 
 

@@ -1,9 +1,5 @@
-import copy
-import gc
 import inspect
-import io
 import os
-import pickle
 import threading
 
 import joblib
@@ -15,7 +11,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scikeras.wrappers import KerasClassifier
 from sklearn.base import clone
 from sklearn.ensemble import BaggingClassifier
-from sklearn.model_selection import GridSearchCV
 
 import skssl._training
 from skssl import SelfSupervisedClassifier, SelfSupervisedEncoder, build_cnn
@@ -26,7 +21,6 @@ from skssl._settings import (
     COMPILE_SETTINGS,
     FIT_SETTINGS,
     REFUSED_FIT_SETTINGS,
-    compile_settings,
     wrap,
 )
 from skssl._training import split_validation
@@ -618,3 +612,752 @@ def test_settings_of_fine_tuning_do_not_reach_pretraining(train):
     assert sorted(clf.pretrain_history_) == ["accuracy", "loss"]
     assert clf.pretrain_history_["loss"][0] > 0.1
     assert watch.logs[0]["loss"] < 1e-6
+
+
+# Callbacks act as they are given
+
+
+class Locked(keras.callbacks.Callback):
+    """Holds what can be neither pickled nor copied."""
+
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+        self.losses = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        with self.lock:
+            self.losses.append(logs["loss"])
+
+
+@pytest.mark.parametrize("with_checkpoints", [False, True])
+def test_a_callback_of_the_user_keeps_what_it_saw(with_checkpoints, train, tmp_path):
+    locked = Locked()
+    clf = classifier(
+        KerasClassifier(small_cnn, optimizer="adam", epochs=3, callbacks=[locked]),
+        checkpoint_dir=tmp_path if with_checkpoints else None,
+        pretrain_epochs=1,
+    ).fit(*train)
+    assert locked.losses == clf.finetune_history_["loss"]
+    assert len(locked.losses) == 3
+    assert clf.estimator.callbacks == [locked]
+
+
+def test_keras_callbacks_of_the_user_can_be_read_after_fit(train):
+    history = keras.callbacks.History()
+    stopping = keras.callbacks.EarlyStopping("loss", min_delta=100, patience=2)
+    wrapper = KerasClassifier(
+        small_cnn, optimizer="adam", epochs=9, callbacks=[history, stopping]
+    )
+    clf = classifier(wrapper).fit(*train)
+    assert history.history == clf.finetune_history_
+    assert stopping.stopped_epoch == 2
+
+
+class StopTrial(Exception):
+    pass
+
+
+def test_a_callback_may_end_the_fit_by_an_error_of_its_own(train):
+    reports = []
+
+    class Prune(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            reports.append(logs["loss"])
+            if epoch == 1:
+                raise StopTrial("no use")
+
+    wrapper = KerasClassifier(
+        small_cnn, optimizer="adam", epochs=9, callbacks=[Prune()]
+    )
+    with pytest.raises(StopTrial, match="^no use"):
+        classifier(wrapper).fit(*train)
+    assert len(reports) == 2
+
+
+def test_two_fits_with_the_same_callback_are_equal(train):
+    stopping = keras.callbacks.EarlyStopping(
+        "loss", patience=0, min_delta=0.3, restore_best_weights=True
+    )
+    wrapper = KerasClassifier(
+        small_cnn, optimizer="adam", epochs=20, callbacks=[stopping]
+    )
+    clf = classifier(wrapper)
+    first = clf.fit(*train).predict_proba(train[0])
+    n_epochs = len(clf.finetune_history_["loss"])
+    assert 1 < n_epochs < 20
+    assert_array_equal(clf.fit(*train).predict_proba(train[0]), first)
+    assert len(clf.finetune_history_["loss"]) == n_epochs
+    assert_array_equal(clone(clf).fit(*train).predict_proba(train[0]), first)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"callbacks": keras.callbacks.EarlyStopping},
+        {"callbacks": [keras.callbacks.EarlyStopping]},
+        {"fit__callbacks": {"stop": keras.callbacks.EarlyStopping}},
+        {"callbacks": [[keras.callbacks.EarlyStopping], Watch]},
+    ],
+)
+def test_classes_are_made_callbacks_with_their_parameters(params, train):
+    prefix, value = next(iter(params.items()))
+    at = {type: "", list: "0__", dict: "stop__"}[value.__class__]
+    at += "0__" * (isinstance(value, list) and isinstance(value[0], list))
+    routed = {"monitor": "loss", "min_delta": 100, "patience": 2}
+    routed = {f"{prefix}__{at}{name}": value for name, value in routed.items()}
+    wrapper = KerasClassifier(small_cnn, optimizer="adam", epochs=9, **params, **routed)
+    clf = classifier(wrapper).fit(*train)
+    assert len(clf.finetune_history_["loss"]) == 3
+
+
+def test_a_fitted_classifier_is_cloned_and_pickled_with_its_callbacks(train, tmp_path):
+    X, y = train
+    callbacks = [
+        keras.callbacks.EarlyStopping("loss", restore_best_weights=True),
+        keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+    ]
+    for chosen in (callbacks[:1], callbacks):
+        wrapper = KerasClassifier(
+            small_cnn, optimizer="adam", epochs=2, callbacks=chosen
+        )
+        clf = classifier(wrapper).fit(X, y)
+        assert [x.model for x in chosen] == [None] * len(chosen)
+        expected = clf.predict_proba(X)
+        joblib.dump(clf, tmp_path / "clf")
+        assert_array_equal(joblib.load(tmp_path / "clf").predict_proba(X), expected)
+        assert_array_equal(clone(clf).fit(X, y).predict_proba(X), expected)
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 3
+
+
+def test_what_a_training_leaves_in_a_callback_is_no_setting_of_it():
+    callback = Watch()
+    callback.patience = 3
+    settings = callback_settings(callback)
+    assert callback_settings(Watch()) != settings
+    with pytest.raises(KeyboardInterrupt):
+        with skssl._callbacks.used([callback]):
+            callback.logs.append({"loss": 1.0})
+            callback.best = 1.0
+            raise KeyboardInterrupt
+    assert callback.logs == [{"loss": 1.0}]
+    assert callback_settings(callback) == settings
+    with skssl._callbacks.used([callback]):
+        callback.logs.append({"loss": 2.0})
+    assert callback_settings(callback) == settings
+    callback.patience = 4
+    assert callback_settings(callback) != settings
+
+
+class Interrupt(keras.callbacks.Callback):
+    """Interrupts the third epoch, once."""
+
+    def __init__(self):
+        super().__init__()
+        self.losses = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.losses.append(logs["loss"])
+        if epoch == 2 and armed:
+            armed.pop()
+            raise KeyboardInterrupt
+
+
+armed = []
+
+
+def test_an_interrupted_fit_goes_on_with_the_same_callbacks(train, tmp_path):
+    def make():
+        stopping = keras.callbacks.EarlyStopping("loss", patience=3)
+        callbacks = [Interrupt(), stopping]
+        wrapper = KerasClassifier(
+            small_cnn, optimizer="adam", epochs=5, callbacks=callbacks
+        )
+        return classifier(wrapper, checkpoint_dir=tmp_path), callbacks
+
+    expected = make()[0].fit(*train)
+    clf, (interrupt, _) = make()
+    armed.append(True)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        clf.fit(*train)
+    assert not getattr(caught.value, "__notes__", None)
+    assert len(os.listdir(tmp_path)) == 1
+    clf.fit(*train)
+    assert os.listdir(tmp_path) == []
+    assert clf.finetune_history_ == expected.finetune_history_
+    assert interrupt.losses == expected.finetune_history_["loss"]
+    assert_array_equal(clf.predict_proba(train[0]), expected.predict_proba(train[0]))
+
+
+# Own optimizers, schedules and metrics
+
+
+class Decay(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule that Keras cannot build again."""
+
+    def __init__(self, start):
+        self.start = start
+
+    def __call__(self, step):
+        return self.start / (1.0 + tf.cast(step, "float32"))
+
+
+class Half(keras.optimizers.SGD):
+    """An optimizer whose configuration does not say all."""
+
+    def __init__(self, share=0.5, learning_rate=0.1, **kwargs):
+        super().__init__(learning_rate=learning_rate, **kwargs)
+        self.share = share
+
+    def update_step(self, gradient, variable, learning_rate):
+        super().update_step(gradient, variable, learning_rate * self.share)
+
+
+def local_classes():
+    """Return classes that no module has."""
+
+    class LocalDecay(Decay):
+        def get_config(self):
+            return {"start": self.start}
+
+    class LocalHalf(Half):
+        def get_config(self):
+            return {**super().get_config(), "share": self.share}
+
+    return LocalDecay, LocalHalf
+
+
+class Demanding(keras.optimizers.SGD):
+    """An optimizer that its configuration cannot build."""
+
+    def __init__(self, shares, **kwargs):
+        super().__init__(**kwargs)
+        self.shares = shares
+
+    def update_step(self, gradient, variable, learning_rate):
+        super().update_step(gradient, variable, learning_rate * self.shares["all"])
+
+
+def fixed_rate():
+    return 0.01
+
+
+OPTIMIZERS = {
+    "own schedule": lambda: keras.optimizers.Adam(Decay(0.01)),
+    "local schedule": lambda: keras.optimizers.SGD(local_classes()[0](0.01)),
+    "function": lambda: keras.optimizers.Adam(fixed_rate),
+    "own optimizer": lambda: Half(0.25, momentum=0.5),
+    "local optimizer": lambda: local_classes()[1](0.25, 0.2),
+    "both": lambda: local_classes()[1](0.25, Decay(0.2)),
+    "own constructor": lambda: Demanding({"all": 0.1}, learning_rate=0.5),
+    "own, scaled": lambda: keras.optimizers.LossScaleOptimizer(Half(0.25)),
+}
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.filterwarnings("ignore:optimizer='rmsprop':UserWarning")
+def test_own_optimizers_train_as_keras_trains_them(kind, compiled, train):
+    X, y = train
+    given = OPTIMIZERS[kind]()
+    if compiled:
+        wrapper = KerasClassifier(compiled_by(optimizer=given), epochs=2)
+    else:
+        wrapper = KerasClassifier(small_cnn, optimizer=given, epochs=2)
+    before = [v.numpy() for v in given.variables]
+    networks = [build_network(wrapper, IMAGE_SHAPE, 0, np.arange(10)) for _ in range(2)]
+    for network, optimizer in zip(networks, [None, OPTIMIZERS[kind]()], strict=True):
+        settings = network.compile_kwargs
+        settings["optimizer"] = optimizer or settings["optimizer"]
+        network.classifier.compile(**settings)
+        network.classifier.fit(X[..., None], y, epochs=2, shuffle=False, verbose=0)
+    weights = [network.classifier.get_weights() for network in networks]
+    for a, b in zip(*weights, strict=True):
+        assert_array_equal(a, b)
+    assert not given.built
+    assert_array_equal([v.numpy() for v in given.variables], before)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_own_optimizers_train_where_trainings_are_kept(kind, train, tmp_path):
+    X, y = train
+    given = OPTIMIZERS[kind]()
+    wrapper = KerasClassifier(small_cnn, optimizer=given, epochs=2)
+    folders = {"memory": tmp_path / "a", "checkpoint_dir": tmp_path / "b"}
+    clf = classifier(wrapper, pretrain_epochs=1, **folders)
+    first = clf.fit(X, y).predict_proba(X)
+    assert_array_equal(clf.fit(X, y).predict_proba(X), first)
+    assert not given.built
+    clf.set_params(memory=None, checkpoint_dir=None).fit(X, y)
+    assert_array_equal(clf.predict_proba(X), first)
+    clf.partial_fit(X, y)
+
+
+def test_an_optimizer_that_has_trained_is_copied_as_a_fresh_one():
+    optimizer = Half(0.25, momentum=0.9)
+    variable = keras.Variable(np.ones(3, np.float32))
+    optimizer.apply([tf.ones(3)], [variable])
+    fresh = fresh_optimizer(optimizer)
+    assert not fresh.built
+    assert int(fresh.iterations) == 0
+    assert fresh.share == 0.25
+    assert int(optimizer.iterations) == 1
+
+
+def test_schedules_that_differ_are_told_apart_in_the_cache(train, tmp_path):
+    losses = []
+    for start in (0.0, 0.05):
+        wrapper = KerasClassifier(
+            small_cnn, optimizer=keras.optimizers.SGD(Decay(start)), epochs=1
+        )
+        clf = classifier(wrapper, pretrain_epochs=2, memory=tmp_path).fit(*train)
+        losses.append(clf.pretrain_history_["loss"])
+    assert losses[0] != losses[1]
+    for share in (0.0, 1.0):
+        wrapper = KerasClassifier(small_cnn, optimizer=Half(share), epochs=1)
+        clf = classifier(wrapper, pretrain_epochs=2, memory=tmp_path).fit(*train)
+        losses.append(clf.pretrain_history_["loss"])
+    assert losses[2] != losses[3]
+
+
+def test_an_optimizer_that_cannot_be_built_again_says_what_it_lacks(
+    train, unpretrained
+):
+    class Needs(keras.optimizers.SGD):
+        def __init__(self, share, **kwargs):
+            super().__init__(**kwargs)
+
+        def get_config(self):
+            return {**super().get_config(), "learning_rate": {"own": 1}}
+
+    wrapper = KerasClassifier(small_cnn, optimizer=Needs(0.5))
+    with pytest.raises(TypeError, match="Needs cannot be built .*optimizer=Needs, opt"):
+        classifier(wrapper, pretrain_epochs=1).fit(*train)
+    wrapper = KerasClassifier(small_cnn, optimizer=Needs, optimizer__share=0.5)
+    network = build_network(wrapper, IMAGE_SHAPE, 0, np.arange(3))
+    assert type(network.compile_kwargs["optimizer"]) is Needs
+
+
+class Counting(keras.metrics.Metric):
+    """A metric that its configuration cannot build, with a variable of its own."""
+
+    def __init__(self, step, name="counting"):
+        super().__init__(name=name)
+        self.step = step
+        self.total = self.add_variable((), "zeros", name="total")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.total.assign_add(self.step)
+
+    def result(self):
+        return self.total
+
+
+class Share(keras.metrics.Mean):
+    """A metric whose configuration leaves something out."""
+
+    def __init__(self, of=0, name="share", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.of = of
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        super().update_state(y_pred[:, self.of])
+
+
+def test_own_metrics_count_and_stay_as_they_are(train):
+    metric = Share(of=3)
+    metric.update_state(None, tf.ones((2, 10)))
+    wrapper = KerasClassifier(small_cnn, optimizer="adam", metrics=[metric])
+    clf = classifier(wrapper).fit(*train)
+    assert 0 < clf.finetune_history_["share"][0] < 0.5
+    assert float(metric.result()) == 1
+    assert fresh_metric(metric).of == 3
+
+
+def test_a_metric_that_cannot_be_built_again_serves_as_it_is(train):
+    metric = Counting(2)
+    wrapper = KerasClassifier(
+        small_cnn, optimizer="adam", metrics=[metric], batch_size=25, epochs=3
+    )
+    clf = classifier(wrapper)
+    for _ in range(2):
+        assert clf.fit(*train).finetune_history_["counting"] == [8, 8, 8]
+    assert fresh_metric(metric) is metric
+
+
+def test_metrics_of_a_local_function_count(train):
+    def largest(y_true, y_pred):
+        return keras.ops.max(y_pred, axis=-1)
+
+    metric = keras.metrics.MeanMetricWrapper(largest, name="by_wrapper")
+    wrapper = KerasClassifier(small_cnn, optimizer="adam", metrics=[largest, metric])
+    history = classifier(wrapper).fit(*train).finetune_history_
+    assert history["largest"] == pytest.approx(history["by_wrapper"])
+
+
+# Models of the user, and targets of own losses
+
+
+class Doubled(keras.layers.Layer):
+    def call(self, inputs):
+        return 2 * inputs
+
+
+def own_layers(meta=None):
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.Sequential([Doubled()]),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10, activation="softmax"),
+        ]
+    )
+
+
+def test_a_model_with_layers_that_keras_does_not_know_says_what_to_do(
+    train, unpretrained
+):
+    model = own_layers()
+    for estimator in (model, KerasClassifier(model, optimizer="adam")):
+        with pytest.raises(
+            TypeError, match="Doubled.*Register.*function that"
+        ) as error:
+            classifier(estimator, pretrain_epochs=1).fit(*train)
+        assert len(str(error.value)) < 300
+    by_function = classifier(KerasClassifier(own_layers, optimizer="adam"))
+    assert hasattr(by_function.fit(*train), "model_")
+    with keras.saving.custom_object_scope({"Doubled": Doubled}):
+        assert hasattr(classifier(model).fit(*train), "model_")
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_a_model_is_copied_with_weights_and_settings(built, train):
+    def own_loss(y_true, y_pred):
+        return keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
+
+    layers = [keras.Input((8, 8, 1))] * built + [
+        keras.layers.Conv2D(3, 3),
+        keras.layers.Dropout(0.5),
+        keras.layers.Flatten(),
+        keras.layers.Dense(10, activation="softmax"),
+    ]
+    model = keras.Sequential(layers)
+    if built:
+        model.compile(Half(0.25, 0.01), own_loss, metrics=[Share(of=2)])
+        before = [w.copy() for w in model.get_weights()]
+        wrapper = wrap(model)
+        for copied, weight in zip(wrapper.model.get_weights(), before, strict=True):
+            assert_array_equal(copied, weight)
+    clf = classifier(model).fit(*train)
+    assert model.built is built
+    if built:
+        assert "share" in clf.finetune_history_
+        for after, weight in zip(model.get_weights(), before, strict=True):
+            assert_array_equal(after, weight)
+
+
+class OneHotLoss(keras.losses.Loss):
+    one_hot = True
+
+    def call(self, y_true, y_pred):
+        assert y_true.shape[-1] == 10
+        return keras.losses.categorical_crossentropy(y_true, y_pred)
+
+
+class Focal(keras.losses.CategoricalCrossentropy):
+    def call(self, y_true, y_pred):
+        assert y_true.shape[-1] == 10
+        return super().call(y_true, y_pred)
+
+
+class Sparse(keras.losses.SparseCategoricalCrossentropy):
+    pass
+
+
+def indices(y_true, y_pred):
+    assert len(y_true.shape) == 1 or y_true.shape[-1] == 1
+    return keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
+
+
+def rows(y_true, y_pred):
+    return keras.losses.categorical_crossentropy(y_true, y_pred)
+
+
+def categorical_crossentropy(y_true, y_pred):
+    return rows(y_true, y_pred)
+
+
+rows.one_hot = True
+
+
+@pytest.mark.parametrize(
+    ("loss", "accuracy"),
+    [
+        (OneHotLoss(), "CategoricalAccuracy"),
+        (OneHotLoss, "CategoricalAccuracy"),
+        (Focal(label_smoothing=0.1), "CategoricalAccuracy"),
+        (Sparse(), "SparseCategoricalAccuracy"),
+        (indices, "SparseCategoricalAccuracy"),
+        (rows, "CategoricalAccuracy"),
+        (categorical_crossentropy, "CategoricalAccuracy"),
+    ],
+)
+def test_an_own_loss_may_ask_for_one_hot_targets(loss, accuracy, train):
+    wrapper = KerasClassifier(
+        small_cnn, optimizer="adam", loss=loss, epochs=25, optimizer__learning_rate=0.02
+    )
+    clf = classifier(wrapper).fit(*train)
+    assert clf.score(*train) > 0.8
+    network = build_network(wrapper, IMAGE_SHAPE, 0, np.arange(10))
+    assert network.one_hot is (accuracy == "CategoricalAccuracy")
+
+
+def test_keras_chooses_the_loss_that_is_called_crossentropy():
+    network = build_network(
+        compiled_by(loss="crossentropy"), IMAGE_SHAPE, 0, np.arange(3)
+    )
+    assert network.one_hot is False
+
+
+# What is wrong is found before pretraining
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"epochs": "many"}, TypeError, "epochs .*int of at least 0.*got 'many'"),
+        ({"epochs": True}, TypeError, "epochs .*got True"),
+        ({"fit__epochs": -1}, ValueError, "epochs .*got -1"),
+        ({"epochs": 2.0}, TypeError, "epochs .*got 2.0"),
+        ({"batch_size": 0}, ValueError, "^batch_size .*at least 1, None, or -1, got 0"),
+        ({"batch_size": "all"}, TypeError, "^batch_size .*got 'all'"),
+        ({"validation_batch_size": 0}, ValueError, "validation_batch_size .*got 0"),
+        ({"fit__validation_steps": 0}, ValueError, "validation_steps .*got 0"),
+        ({"fit__validation_freq": 0}, ValueError, "validation_freq .*got 0"),
+        ({"fit__validation_freq": [1, "x"]}, TypeError, "validation_freq .*got 'x'"),
+        ({"validation_split": 1.0}, ValueError, "validation_split .*below 1, got 1.0"),
+        ({"validation_split": -0.1}, ValueError, "validation_split .*got -0.1"),
+        ({"validation_split": "half"}, TypeError, "validation_split .*got 'half'"),
+        ({"shuffle": "batch"}, TypeError, "shuffle .*got 'batch'"),
+        ({"fit__verbose": 3}, ValueError, "verbose .*got 3"),
+        ({"validation_split": 0.05}, ValueError, "validation_split=0.05 .*holds out 5"),
+        ({"validation_split": 0.95}, ValueError, "cannot be stratified.*rarest class"),
+        ({"metrics": ["precision"]}, ValueError, "metrics=.*Precision.* one-hot"),
+        ({"metrics": ["accuracy", "AUC"]}, ValueError, r"AUC.*class indices.*one_hot"),
+        ({"metrics": ["categorical_accuracy"]}, ValueError, "begins with 'sparse_'"),
+        ({"metrics": ["nonsense"]}, ValueError, "nonsense"),
+        ({"metrics": [keras.metrics.F1Score()], "loss": "mse"}, ValueError, "'macro'"),
+        ({"compile__weighted_metrics": ["precision"]}, ValueError, "weighted_metrics="),
+        ({"compile__loss_weights": "much"}, ValueError, "loss_weights"),
+        ({"loss": lambda y, p: y[:, 3]}, ValueError, "^loss=.*cannot be computed"),
+        ({"loss": lambda y, p: 0 * y}, ValueError, "loss has no gradient"),
+        (
+            {"loss": "mae", "metrics": ["sparse_categorical_accuracy"]},
+            ValueError,
+            "are one-hot",
+        ),
+        ({"loss": "mae", "metrics": ["precision", "AUC"]}, None, None),
+        ({"metrics": "accuracy", "validation_split": 0.2}, None, None),
+    ],
+)
+def test_wrong_settings_are_found_before_pretraining(
+    params, error, message, train, request
+):
+    wrapper = KerasClassifier(small_cnn, **{"optimizer": "adam", **params})
+    clf = classifier(wrapper, pretrain_epochs=1)
+    if error is None:
+        assert hasattr(clf.fit(*train), "model_")
+        return
+    request.getfixturevalue("unpretrained")
+    with pytest.raises(error, match=message):
+        clf.fit(*train)
+
+
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [
+        (
+            keras.callbacks.EarlyStopping(),
+            "EarlyStopping monitors 'val_loss'.*Give val",
+        ),
+        (keras.callbacks.ReduceLROnPlateau(), "ReduceLROnPlateau monitors 'val_loss'"),
+        (
+            keras.callbacks.EarlyStopping("val_accuracy"),
+            "'val_accuracy'.*validation_spl",
+        ),
+        (keras.callbacks.EarlyStopping("auc"), r"'auc', but.*\['accuracy', 'loss'\]"),
+        (
+            keras.callbacks.ModelCheckpoint("x.keras", save_best_only=True),
+            "ModelCheckpoint monitors 'val_loss'",
+        ),
+    ],
+)
+def test_monitors_without_a_metric_are_found_before_pretraining(
+    callback, message, train, unpretrained
+):
+    wrapper = KerasClassifier(small_cnn, optimizer="adam", callbacks=[callback])
+    with pytest.raises(ValueError, match=message):
+        classifier(wrapper, pretrain_epochs=1).fit(*train)
+
+
+def test_monitors_of_an_unknown_direction_are_found_before_pretraining(
+    train, unpretrained
+):
+    def own(y_true, y_pred):
+        return keras.ops.max(y_pred, axis=-1)
+
+    stopping = keras.callbacks.EarlyStopping("own")
+    wrapper = KerasClassifier(
+        small_cnn, optimizer="adam", metrics=[own], callbacks=[stopping]
+    )
+    with pytest.raises(ValueError, match="'own', of which Keras .*mode to 'max'"):
+        classifier(wrapper, pretrain_epochs=1).fit(*train)
+
+
+class AddMetric(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        logs["val_f1"] = float(epoch == 0)
+
+
+@pytest.mark.parametrize("where", ["fit__validation_data", "validation_split"])
+def test_monitors_that_have_a_metric_serve(where, digits, train):
+    validation = {
+        "fit__validation_data": (digits[0][100:150], digits[1][100:150]),
+        "validation_split": 0.2,
+    }[where]
+    callbacks = [
+        keras.callbacks.EarlyStopping("val_accuracy", patience=5),
+        AddMetric(),
+        keras.callbacks.EarlyStopping("val_f1", mode="max", patience=1),
+        keras.callbacks.ReduceLROnPlateau(),
+    ]
+    wrapper = KerasClassifier(
+        small_cnn,
+        optimizer="adam",
+        epochs=9,
+        callbacks=callbacks,
+        **{where: validation},
+    )
+    clf = classifier(wrapper).fit(*train)
+    assert len(clf.finetune_history_["loss"]) == 2
+
+
+def test_classes_of_one_image_are_trained_on(train):
+    X, y = train
+    alone = np.flatnonzero(y == 3)[1:]
+    keep = np.setdiff1d(np.arange(100), alone)
+    wrapper = KerasClassifier(
+        small_cnn, optimizer="adam", validation_split=0.2, epochs=25
+    )
+    clf = classifier(wrapper).fit(X[keep], y[keep])
+    assert "val_loss" in clf.finetune_history_
+    assert 3 in clf.classes_
+
+
+def test_a_split_has_the_same_share_of_each_class_and_all_rows_once():
+    targets = np.repeat([0, 1, 2, 3], [40, 20, 1, 1])
+    train, held_out = split_validation(targets, 0.25, seed=0)
+    assert_array_equal(np.sort(np.concatenate([train, held_out])), np.arange(62))
+    assert_array_equal(np.bincount(targets[held_out]), [11, 5])
+    assert_array_equal(split_validation(targets, 0.25, seed=0)[1], held_out)
+    assert not np.array_equal(split_validation(targets, 0.25, seed=1)[1], held_out)
+    assert len(split_validation(targets, 0, seed=0)[1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        ([0, 1, 2], "two or more, 0 in number.*rarest class, 'a', has 1"),
+        ([0] * 9 + [1] * 2 + [2] * 9, "out 2, but .*3 in number.*class, 'b', has 2"),
+    ],
+)
+def test_a_split_that_cannot_be_names_the_class(targets, message):
+    with pytest.raises(ValueError, match=message):
+        split_validation(np.array(targets), 0.1, 0, np.array(["a", "b", "c"]))
+
+
+def test_trying_the_settings_leaves_everything_as_it_was():
+    metric = keras.metrics.SparseCategoricalAccuracy()
+    metric.update_state([1, 1], [[0.0, 1.0], [1.0, 0.0]])
+    network = build_network(compiled_by(metrics=[metric]), IMAGE_SHAPE, 0, np.arange(3))
+    network.compile_kwargs["metrics"] = [metric]
+    before = network.classifier.get_weights()
+    state = np.random.get_state()[1].copy()
+    try_settings(network, weighted=True)
+    assert float(metric.result()) == 0.5
+    assert_array_equal(np.random.get_state()[1], state)
+    assert not network.compile_kwargs["optimizer"].built
+    assert not network.classifier.compiled
+    for weight, other in zip(network.classifier.get_weights(), before, strict=True):
+        assert_array_equal(weight, other)
+
+
+# When fine-tuning fails all the same
+
+
+class Break(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        if self.error:
+            raise self.error
+
+
+def breaking(error, **params):
+    callback = Break()
+    callback.error = error
+    wrapper = KerasClassifier(small_cnn, optimizer="adam", callbacks=[callback])
+    return callback, classifier(wrapper, pretrain_epochs=1, **params)
+
+
+@pytest.mark.parametrize("place", ["memory", "checkpoint_dir"])
+def test_pretraining_is_kept_where_fine_tuning_fails(
+    place, train, tmp_path, monkeypatch
+):
+    callback, clf = breaking(ZeroDivisionError("mine"), **{place: tmp_path})
+    with pytest.raises(ZeroDivisionError, match="^mine") as caught:
+        clf.fit(*train)
+    (note,) = caught.value.__notes__
+    assert f"is kept in {place}=" in note
+    assert not hasattr(clf, "model_")
+    callback.error = None
+    trained = []
+    fit = keras.Model.fit
+
+    def counted(self, *args, **kwargs):
+        trained.append(kwargs["epochs"] - kwargs["initial_epoch"])
+        return fit(self, *args, **kwargs)
+
+    monkeypatch.setattr(keras.Model, "fit", counted)
+    clf.fit(*train)
+    assert sum(trained) == 1  # fine-tuning alone
+    assert len(clf.pretrain_history_["loss"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("params", "note"),
+    [
+        ({}, "is lost. memory= or checkpoint_dir= keeps it; to find it again"),
+        (
+            {"memory": True, "random_state": None},
+            "is lost. To find it again, random_st",
+        ),
+    ],
+)
+def test_pretraining_that_is_lost_says_what_would_have_kept_it(
+    params, note, train, tmp_path
+):
+    params = {k: tmp_path if v is True else v for k, v in params.items()}
+    _, clf = breaking(ZeroDivisionError("mine"), **params)
+    with pytest.raises(ZeroDivisionError) as caught:
+        clf.fit(*train)
+    assert note in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize(
+    "params", [{"pretrain_epochs": 0}, {"error": KeyboardInterrupt()}]
+)
+def test_errors_that_lose_no_pretraining_and_interruptions_have_no_note(params, train):
+    _, clf = breaking(params.pop("error", ZeroDivisionError("mine")))
+    clf.set_params(**params)
+    with pytest.raises((ZeroDivisionError, KeyboardInterrupt)) as caught:
+        clf.fit(*train)
+    assert not getattr(caught.value, "__notes__", None)
