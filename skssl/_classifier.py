@@ -59,16 +59,18 @@ class SelfSupervisedClassifier(
     ----------
     estimator : scikeras.wrappers.KerasClassifier, callable, keras.Model or None, \
             default=None
-        The network and how it is fine-tuned. A KerasClassifier carries optimizer, loss,
-        `epochs`, `batch_size`, `validation_split`, `callbacks` and the parameters of
-        its build function, all reachable as ``estimator__…``; its `verbose`,
-        `random_state` and `warm_start` are not used. A function that builds a network,
-        a Functional or Sequential model, or None for :func:`~skssl.build_cnn` are
+        The network and how it is fine-tuned. A KerasClassifier carries the arguments
+        of `keras.Model.compile` and `fit` (as ``loss``, ``compile__jit_compile``,
+        ``fit__validation_data``) and the parameters of its build function, all
+        reachable as ``estimator__…``. Each of its settings is used, or refused by name
+        before anything is trained; see Notes. A function that builds a network, a
+        Functional or Sequential model, or None for :func:`~skssl.build_cnn` are
         wrapped with the Adam optimizer, batches of 64 and ``epochs=None``, which is as
         many epochs as give 1000 steps, and at least 5; an epoch then is as many passes
         over the labelled rows as give 50 steps. The last Dense layer (with a
         softmax after it, if any) is the class head; all before it is the backbone. The
-        estimator is cloned, never changed; a model starts from its own weights.
+        estimator is never changed, apart from its callbacks, which act as they are
+        given; a model starts from its own weights.
     pretext : PretextTask, default=None
         The pretext task; None is :class:`~skssl.RotationPretext`, or with X of ready
         views the task to tell these apart.
@@ -94,7 +96,9 @@ class SelfSupervisedClassifier(
     unlabeled_label : object, default=-1
         What marks a row without a label in y; None if every row has one.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes, as elsewhere in scikit-learn.
+        Weights of the classes, as elsewhere in scikit-learn. None takes those of the
+        KerasClassifier: its `class_weight`, or its `fit__class_weight`, whose keys are
+        class indices as in Keras, and which is refused where the labels are others.
     memory : str, path-like or joblib.Memory, default=None
         Folder that keeps finished pretraining, so that the same images, network,
         parameters and seed are never pretrained twice, as in a grid search over
@@ -111,10 +115,11 @@ class SelfSupervisedClassifier(
     random_state : int, RandomState instance or None, default=None
         Seeds initial weights and the order of the images. With an int, repeated fits on
         the same machine with the same number of threads are bit-identical; the workers
-        of ``n_jobs`` have fewer threads each.
+        of ``n_jobs`` have fewer threads each. None takes that of the KerasClassifier.
     verbose : int, default=0
         0 is silent, 1 shows the progress bar of Keras, which counts up to 32 steps as
-        one, 2 a line an epoch.
+        one, 2 a line an epoch. A `verbose` of the KerasClassifier other than its
+        default of 1, or a `fit__verbose`, is for fine-tuning.
 
     Attributes
     ----------
@@ -140,6 +145,32 @@ class SelfSupervisedClassifier(
     SelfSupervisedEncoder : Pretraining alone, as a transformer.
     RotationPretext : The default pretext task.
     sklearn.semi_supervised.SelfTrainingClassifier : Learns from its own predictions.
+
+    Notes
+    -----
+    Settings of a KerasClassifier as `estimator`:
+
+    - A setting with the prefix ``fit__`` or ``compile__`` comes before the same one
+      without. A model that the build function compiles keeps all settings of that.
+      Pretraining takes the optimizer from there, and how to run a step.
+    - Callbacks act in fine-tuning only. After `fit` they hold what they have seen, but
+      not the network. Classes are made callbacks as scikeras does it, with parameters
+      such as ``callbacks__patience``.
+    - ``fit__validation_data`` is ``(X, y)`` or ``(X, y, sample_weight)``, as for `fit`.
+      `validation_split` holds out the same share of each class; a class with a single
+      image is trained on.
+    - A loss of Keras gets the targets that it takes, one-hot or class indices, and so
+      does a loss of a class derived from it. Any other loss gets class indices, of
+      shape (n_batch,), unless it has an attribute ``one_hot`` that is true: then they
+      are one-hot, of shape (n_batch, n_classes).
+    - Optimizers, schedules and metrics may be of classes that Keras does not know.
+      Optimizers and metrics are copied for each training.
+    - Not used, and refused, are: `warm_start=True`, ``predict__…``, and of ``fit__…``
+      `x`, `y`, `sample_weight`, `initial_epoch` and `steps_per_epoch`.
+
+    Loss and metrics are tried on a small batch before pretraining starts. If
+    fine-tuning fails all the same, a note at the error says whether the pretraining is
+    kept.
 
     References
     ----------
@@ -214,9 +245,11 @@ class SelfSupervisedClassifier(
         Raises
         ------
         ValueError
-            If X, y, the network and the parameters do not fit together.
+            If X, y, the network, the parameters and the settings of `estimator` do not
+            fit together.
         TypeError
-            If `estimator`, `pretext` or `encoder` is of a type that is not supported.
+            If `estimator`, one of its settings, `pretext` or `encoder` is of a type
+            that is not supported.
         NotFittedError
             If `encoder` is not fitted.
         """
@@ -229,8 +262,8 @@ class SelfSupervisedClassifier(
         """Fine-tune for one more epoch on new rows.
 
         After `fit` it goes on from there. The first call on an unfitted classifier
-        pretrains, on these rows. Callbacks and validation split of `estimator` are for
-        `fit` alone.
+        pretrains, on these rows. Callbacks and validation of `estimator` are for `fit`
+        alone.
 
         Parameters
         ----------
@@ -506,7 +539,7 @@ class SelfSupervisedClassifier(
         try:
             return finetune(network, *args, verbose=self.verbose, **kwargs)
         except Exception as error:
-            if self.encoder_ is not None and self.encoder is None:
+            if self.encoder is None and self.pretrain_epochs:
                 error.add_note(self._fate_of_pretraining())
             raise
 

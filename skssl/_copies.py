@@ -14,8 +14,6 @@ from numbers import Real
 
 import keras
 
-from ._trainers import seeded
-
 
 def copied_model(model):
     """Return a copy of a model of the user, compiled with the same settings.
@@ -36,8 +34,7 @@ def copied_model(model):
         If Keras cannot build it again.
     """
     try:
-        with seeded(0):  # layers draw seeds, which are loaded over
-            copied = type(model).from_config(model.get_config())
+        copied = type(model).from_config(model.get_config())
         if model.built:
             with tempfile.TemporaryDirectory() as folder:
                 path = os.path.join(folder, "copy.weights.h5")

@@ -113,7 +113,8 @@ class SelfSupervisedEncoder(
         files. Both folders hold pickles: let nobody else write there.
     random_state : int, RandomState instance or None, default=None
         Seeds initial weights and the order of the images. With an int, repeated fits on
-        the same machine with the same number of threads are bit-identical.
+        the same machine with the same number of threads are bit-identical. None takes
+        that of the KerasClassifier.
     verbose : int, default=0
         0 is silent, 1 shows the progress bar of Keras, which counts up to 32 steps as
         one, 2 a line an epoch.

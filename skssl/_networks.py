@@ -96,9 +96,9 @@ def build_network(estimator, image_shape, seed, classes=None):
         If the network does not take such images or does not end in a class head.
     """
     check_process()
-    wrapper = wrap(estimator)
     labels = np.arange(2) if classes is None else classes
     with seeded(seed):
+        wrapper = wrap(estimator)
         # scikeras looks at the shapes of X and at the classes in y only.
         wrapper.initialize(np.zeros((len(labels), *image_shape), np.float32), labels)
         inputs = keras.Input(image_shape, name="images")

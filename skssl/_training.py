@@ -420,16 +420,11 @@ def finetune(
     history : dict of list
         Loss and metrics of each epoch.
     """
-    settings = dict(network.fit_kwargs)
-    settings["verbose"] = verbose = settings.get("verbose", verbose)
-    model = network.classifier
+    settings = {"verbose": verbose, **network.fit_kwargs}
     if only_epoch is not None:
         settings |= {"callbacks": [], "validation_split": 0, "validation_data": None}
         settings["epochs"] = 1
-        if not model.compiled:  # its optimizer goes on at the next epoch
-            plain = has_own_schedule(network.compile_kwargs["optimizer"])
-            model = shell(model, network.compile_kwargs, _labelled, plain)
-            network.classifier = model
+    model = _to_finetune(network, keep_optimizer=only_epoch is not None)
     train, validation = _training_sets(
         network, images, rows, targets, sample_weight, settings, seed
     )
@@ -444,18 +439,13 @@ def finetune(
     batch_size = _batch_size(settings["batch_size"] or 32, n_rows)  # 32 as in Keras
     if epochs is None:
         epochs, passes = finetune_schedule(n_rows, batch_size)
-    if verbose:
+    if settings["verbose"]:
         print(f"Fine-tuning on {n_rows} labelled images")
+    order = {"shuffle": bool(settings["shuffle"]), "first_epoch": only_epoch or 0}
     return _run(
         model,
         network.compile_kwargs,
-        train.batches(
-            batch_size,
-            seed,
-            shuffle=bool(settings["shuffle"]),
-            passes=passes,
-            first_epoch=only_epoch or 0,
-        ),
+        train.batches(batch_size, seed, passes=passes, **order),
         _labelled,
         "fine-tuning",
         validation_data=validation
@@ -463,9 +453,19 @@ def finetune(
         validation_freq=settings["validation_freq"],
         checkpoint=checkpoint,
         callbacks=settings["callbacks"],
-        verbose=verbose,
+        verbose=settings["verbose"],
         epochs=epochs,
     )
+
+
+def _to_finetune(network, keep_optimizer):
+    """Return the model to train, with an optimizer that stays if need be."""
+    if keep_optimizer and not network.classifier.compiled:
+        plain = has_own_schedule(network.compile_kwargs["optimizer"])
+        network.classifier = shell(
+            network.classifier, network.compile_kwargs, _labelled, plain
+        )
+    return network.classifier
 
 
 @dataclass
