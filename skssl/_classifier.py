@@ -27,6 +27,7 @@ from ._encoder import (
     check_precision,
     check_standardize,
     fitted_pretext,
+    seed_source,
 )
 from ._identity import identity
 from ._images import channels_first_hint, validate_images, warn_of_volumes
@@ -76,16 +77,18 @@ class SelfSupervisedClassifier(
     ----------
     estimator : scikeras.wrappers.KerasClassifier, callable, keras.Model or None, \
             default=None
-        The network and how it is fine-tuned. A KerasClassifier carries optimizer, loss,
-        `epochs`, `batch_size`, `validation_split`, `callbacks` and the parameters of
-        its build function, all reachable as ``estimator__…``; its `verbose`,
-        `random_state` and `warm_start` are not used. A function that builds a network,
-        a Functional or Sequential model, or None for :func:`~skssl.build_cnn` are
+        The network and how it is fine-tuned. A KerasClassifier carries the arguments
+        of `keras.Model.compile` and `fit` (as ``loss``, ``compile__jit_compile``,
+        ``fit__validation_data``) and the parameters of its build function, all
+        reachable as ``estimator__…``. Each of its settings is used, or refused by name
+        before anything is trained; see Notes. A function that builds a network, a
+        Functional or Sequential model, or None for :func:`~skssl.build_cnn` are
         wrapped with the Adam optimizer, batches of 64 and ``epochs=None``, which is as
         many epochs as give 1000 steps, and at least 5; an epoch then is as many passes
         over the labelled rows as give 50 steps. The last Dense layer (with a
         softmax after it, if any) is the class head; all before it is the backbone. The
-        estimator is cloned, never changed; a model starts from its own weights.
+        estimator is never changed, apart from its callbacks, which act as they are
+        given; a model starts from its own weights.
     pretext : PretextTask, default=None
         The pretext task; None is :class:`~skssl.RotationPretext`, or with X of ready
         views the task to tell these apart.
@@ -125,7 +128,9 @@ class SelfSupervisedClassifier(
         value: NaN, None and ``pd.NA``. None says that every row has a label.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as elsewhere in scikit-learn. "balanced" needs all
-        labels at once, so `partial_fit` refuses it.
+        labels at once, so `partial_fit` refuses it. None takes those of the
+        KerasClassifier: its `class_weight`, or its `fit__class_weight`, whose keys are
+        class indices as in Keras, and which is refused where the labels are others.
     memory : str, path-like or joblib.Memory, default=None
         Folder that keeps finished pretraining, so that the same images, network,
         parameters and seed are never pretrained twice, as in a grid search over
@@ -142,10 +147,11 @@ class SelfSupervisedClassifier(
     random_state : int, RandomState instance or None, default=None
         Seeds initial weights and the order of the images. With an int, repeated fits on
         the same machine with the same number of threads are bit-identical; the workers
-        of ``n_jobs`` have fewer threads each.
+        of ``n_jobs`` have fewer threads each. None takes that of the KerasClassifier.
     verbose : int, default=0
         0 is silent, 1 shows the progress bar of Keras, which counts up to 32 steps as
-        one, 2 a line an epoch.
+        one, 2 a line an epoch. A `verbose` of the KerasClassifier other than its
+        default of 1, or a `fit__verbose`, is for fine-tuning.
 
     Attributes
     ----------
@@ -173,6 +179,32 @@ class SelfSupervisedClassifier(
     SelfSupervisedEncoder : Pretraining alone, as a transformer.
     RotationPretext : The default pretext task.
     sklearn.semi_supervised.SelfTrainingClassifier : Learns from its own predictions.
+
+    Notes
+    -----
+    Settings of a KerasClassifier as `estimator`:
+
+    - A setting with the prefix ``fit__`` or ``compile__`` comes before the same one
+      without. A model that the build function compiles keeps all settings of that.
+      Pretraining takes the optimizer from there, and how to run a step.
+    - Callbacks act in fine-tuning only. After `fit` they hold what they have seen, but
+      not the network. Classes are made callbacks as scikeras does it, with parameters
+      such as ``callbacks__patience``.
+    - ``fit__validation_data`` is ``(X, y)`` or ``(X, y, sample_weight)``, as for `fit`.
+      `validation_split` holds out the same share of each class; a class with a single
+      image is trained on.
+    - A loss of Keras gets the targets that it takes, one-hot or class indices, and so
+      does a loss of a class derived from it. Any other loss gets class indices, of
+      shape (n_batch,), unless it has an attribute ``one_hot`` that is true: then they
+      are one-hot, of shape (n_batch, n_classes).
+    - Optimizers, schedules and metrics may be of classes that Keras does not know.
+      Optimizers and metrics are copied for each training.
+    - Not used, and refused, are: `warm_start=True`, ``predict__…``, and of ``fit__…``
+      `x`, `y`, `sample_weight`, `initial_epoch` and `steps_per_epoch`.
+
+    Loss and metrics are tried on a small batch before pretraining starts. If
+    fine-tuning fails all the same, a note at the error says whether the pretraining is
+    kept.
 
     References
     ----------
@@ -250,11 +282,12 @@ class SelfSupervisedClassifier(
         Raises
         ------
         ValueError
-            If X, y, the network and the parameters do not fit together, or if a label
-            is missing or looks like the mark without being it, as "-1" does.
+            If X, y, the network, the parameters and the settings of `estimator` do not
+            fit together, or if a label is missing or looks like the mark without being
+            it, as "-1" does.
         TypeError
-            If `estimator`, `pretext`, `encoder` or the labels are of a type that is not
-            supported.
+            If `estimator`, one of its settings, `pretext`, `encoder` or the labels are
+            of a type that is not supported.
         NotFittedError
             If `encoder` is not fitted.
         """
@@ -268,8 +301,8 @@ class SelfSupervisedClassifier(
         """Fine-tune for one more epoch on new rows.
 
         After `fit` it goes on from there. The first call on an unfitted classifier
-        pretrains, on these rows. Callbacks and validation split of `estimator` are for
-        `fit` alone.
+        pretrains, on these rows. Callbacks and validation of `estimator` are for `fit`
+        alone.
 
         Calls on the same rows are the epochs of one `fit`, if these rows differ from
         each other and have no weights. With weights, `fit` scales them to a mean of 1,
@@ -406,9 +439,7 @@ class SelfSupervisedClassifier(
             y, sample_weight = label_array(y)[present], sample_weight[present]
         classes, rows, targets = encode_labels(y, self.unlabeled_label, classes)
         weights = None if sample_weight is None else sample_weight[rows]
-        class_weight = self.class_weight or getattr(
-            self._network_source(), "class_weight", None
-        )
+        class_weight = self._chosen_class_weight(classes)
         if one_epoch and isinstance(class_weight, str) and class_weight == "balanced":
             raise ValueError(
                 "class_weight='balanced' needs the labels of all rows, but partial_fit "
@@ -425,9 +456,31 @@ class SelfSupervisedClassifier(
         )
         return classes, distinct, distinct.rows[index], targets, weights
 
+    def _chosen_class_weight(self, classes):
+        """Return the weights of the classes by label, wherever they are given."""
+        source = self._network_source()
+        of_keras = getattr(source, "fit__class_weight", None)  # by index
+        if isinstance(of_keras, dict) and not np.array_equal(
+            classes, np.arange(len(classes))
+        ):
+            raise ValueError(
+                "fit__class_weight of the KerasClassifier has class indices as its "
+                f"keys, which are not the labels {classes.tolist()}. Give class_weight "
+                "of the SelfSupervisedClassifier, by label."
+            )
+        given = [self.class_weight, getattr(source, "class_weight", None), of_keras]
+        first, *others = [x for x in given if x is not None] or [None]
+        if any(other != first for other in others):
+            raise ValueError(
+                "class_weight is given more than once, by the SelfSupervisedClassifier "
+                f"and its KerasClassifier: {first!r} and {others!r}. Leave one."
+            )
+        return first
+
     def _seeds(self):
         """Return the seeds of pretraining, of the network and of fine-tuning."""
-        seeds = check_random_state(self.random_state).randint(MAX_SEED, size=3)
+        random_state = seed_source(self.random_state, self._network_source())
+        seeds = check_random_state(random_state).randint(MAX_SEED, size=3)
         return list(map(int, seeds))
 
     def _check_parameters(self):
@@ -465,13 +518,14 @@ class SelfSupervisedClassifier(
     def _train(
         self, images, classes, distinct, rows, targets, weights, previous, only_epoch
     ):
+        from ._callbacks import callback_settings
         from ._networks import describe, set_statistics, transfer_weights
-        from ._training import finetune
 
         encoder_seed, network_seed, finetune_seed = self._seeds()
         self.classes_ = classes
         network = self._built_network(network_seed, previous and previous.model_)
         check_precision(network.classifier)
+        self._check_finetuning(network, targets, weights, finetune_seed, only_epoch)
         self.encoder_, pretraining = self._pretrained_encoder(
             images, distinct, encoder_seed, previous and previous.encoder_
         )
@@ -488,6 +542,8 @@ class SelfSupervisedClassifier(
                 ) from error
         finetuning = None  # a single epoch has nothing to go on from
         if self.checkpoint_dir is not None and only_epoch is None:
+            settings = dict(network.fit_kwargs, verbose=None)
+            callbacks = settings.pop("callbacks")
             key = key_of(
                 "fine-tuning",
                 lambda: [
@@ -495,20 +551,20 @@ class SelfSupervisedClassifier(
                     rows,
                     targets,
                     np.zeros(0) if weights is None else weights,
-                    [finetune_seed, identity(sorted(network.fit_kwargs.items()))],
+                    [finetune_seed, identity(sorted(settings.items()))],
+                    [[identity(type(x)), callback_settings(x)] for x in callbacks],
                     *describe(network.classifier, network.compile_kwargs),
                 ],
             )
             if key is not None:
                 finetuning = Checkpoint(self.checkpoint_dir, "fine-tuning", key)
-        history = finetune(
+        history = self._finetuned(
             network,
             images[:, 0] if images.ndim == 5 else images,
             rows,
             targets,
             sample_weight=weights,
             seed=finetune_seed,
-            verbose=self.verbose,
             checkpoint=finetuning,
             only_epoch=only_epoch,
         )
@@ -519,6 +575,65 @@ class SelfSupervisedClassifier(
         for checkpoint in filter(None, [pretraining, finetuning]):
             checkpoint.remove()
         return network
+
+    def _check_finetuning(self, network, targets, weights, seed, only_epoch):
+        """Find what is wrong with the settings of fine-tuning before it is too late."""
+        from ._callbacks import check_monitors
+        from ._training import split_validation
+        from ._trial import try_settings
+
+        directions = try_settings(network, weights is not None)
+        if only_epoch is not None:
+            return  # callbacks and validation are for `fit` alone
+        settings = network.fit_kwargs
+        split, data = settings["validation_split"], settings["validation_data"]
+        split_validation(targets, split, seed, self.classes_)
+        if data is not None:
+            settings["validation_data"] = self._validation_rows(*data)
+        validated = bool(split) or data is not None
+        check_monitors(settings["callbacks"], directions, validated)
+
+    def _validation_rows(self, X, y, sample_weight=None):
+        """Return images, targets and weights of the user's validation data."""
+        try:
+            images = self._check_images(X)
+            check_consistent_length(images, y, sample_weight)
+            _, rows, targets = encode_labels(y, self.unlabeled_label, self.classes_)
+            if sample_weight is not None:
+                sample_weight = _check_sample_weight(
+                    sample_weight, images, ensure_non_negative=True
+                )[rows]
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            message = f"validation_data of the KerasClassifier: {error}"
+            raise kind(message) from error
+        return images[rows], targets, sample_weight
+
+    def _finetuned(self, network, *args, **kwargs):
+        """Fine-tune; where that fails, say what has become of the pretraining."""
+        from ._training import finetune
+
+        try:
+            return finetune(network, *args, verbose=self.verbose, **kwargs)
+        except Exception as error:
+            if self.encoder is None and self.pretrain_epochs:
+                error.add_note(self._fate_of_pretraining())
+            raise
+
+    def _fate_of_pretraining(self):
+        places = {"memory": self.memory, "checkpoint_dir": self.checkpoint_dir}
+        kept = [f"{k}={v!r}" for k, v in places.items() if v is not None]
+        source = seed_source(self.random_state, self._network_source())
+        if kept and isinstance(source, Integral):
+            return (
+                f"Pretraining was finished and is kept in {' and '.join(kept)}: the "
+                "next fit on the same images goes on from there."
+            )
+        remedy = "To" if kept else "memory= or checkpoint_dir= keeps it; to"
+        return (
+            f"Pretraining was finished and is lost. {remedy} find it again, "
+            "random_state has to be an int."
+        )
 
     def _built_network(self, seed, initial_model):
         """Return the network, with fresh weights or those of a model."""

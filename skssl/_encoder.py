@@ -1,7 +1,7 @@
 """SelfSupervisedEncoder: pretrain a backbone, then embed images."""
 
 import math
-from copy import copy
+from copy import copy, deepcopy
 from numbers import Integral
 
 import numpy as np
@@ -110,6 +110,13 @@ def fitted_pretext(pretext, images):
     return fitted
 
 
+def seed_source(random_state, estimator):
+    """Return what to draw seeds from: a wrapper's own where there is nothing else."""
+    if random_state is None:
+        return deepcopy(getattr(estimator, "random_state", None))
+    return random_state
+
+
 class SelfSupervisedEncoder(
     SaveMixin,
     PacksNetworks,
@@ -161,7 +168,8 @@ class SelfSupervisedEncoder(
         files. Both folders hold pickles: let nobody else write there.
     random_state : int, RandomState instance or None, default=None
         Seeds initial weights and the order of the images. With an int, repeated fits on
-        the same machine with the same number of threads are bit-identical.
+        the same machine with the same number of threads are bit-identical. None takes
+        that of the KerasClassifier.
     verbose : int, default=0
         0 is silent, 1 shows the progress bar of Keras, which counts up to 32 steps as
         one, 2 a line an epoch.
@@ -290,7 +298,8 @@ class SelfSupervisedEncoder(
         )
         from ._training import build_pretext_model, pretrain
 
-        seeds = check_random_state(self.random_state).randint(MAX_SEED, size=2)
+        random_state = seed_source(self.random_state, self.estimator)
+        seeds = check_random_state(random_state).randint(MAX_SEED, size=2)
         network_seed, order_seed = map(int, seeds)
         network = build_network(
             self.estimator,

@@ -1,10 +1,4 @@
-"""From a scikeras wrapper to a Keras network: one backbone, and a class head.
-
-This is the only module that knows scikeras. It takes two things from there: the
-routing of parameters (``optimizer__learning_rate``, ``model__filters``) and the network
-that the wrapper builds. Everything else that a wrapper does, scikit-learn or Keras does
-better.
-"""
+"""From a scikeras wrapper to a Keras network: one backbone, and a class head."""
 
 import itertools
 import math
@@ -16,12 +10,8 @@ from importlib.metadata import version
 import keras
 import numpy as np
 from keras.src.models.functional import Functional
-from scikeras.utils import loss_name
-from scikeras.wrappers import KerasClassifier
-from sklearn.base import clone
 
 from ._archive import reason
-from ._cnn import build_cnn
 from ._graph import (
     GRAPH_CLASSES,
     call_of,
@@ -36,6 +26,13 @@ from ._identity import Unidentifiable, own_code
 from ._images import channels_first_hint, load_batch
 from ._packing import named_functions
 from ._runtime import check_process, seeded_process
+from ._settings import (
+    compile_settings,
+    default_loss,
+    fit_settings,
+    takes_one_hot,
+    wrap,
+)
 from ._trainers import architecture
 
 # Few labels make few batches: with 100 labels in batches of 64, five epochs are ten
@@ -79,7 +76,7 @@ def build_network(estimator, image_shape, seed, classes=None, standardize="auto"
     Parameters
     ----------
     estimator : KerasClassifier, callable, keras.Model or None
-        The `estimator` parameter. It is cloned, never changed.
+        The `estimator` parameter. It is never changed.
     image_shape : tuple of int
         (height, width, channels) of the images.
     seed : int
@@ -102,9 +99,9 @@ def build_network(estimator, image_shape, seed, classes=None, standardize="auto"
         If the network does not take such images or does not end in a class head.
     """
     check_process()
-    wrapper = _wrap(estimator)
     labels = np.arange(2) if classes is None else classes
     with seeded_process(seed):
+        wrapper = wrap(estimator)
         given = isinstance(wrapper.model, keras.Model) and bool(wrapper.model.weights)
         # scikeras looks at the shapes of X and at the classes in y only.
         wrapper.initialize(np.zeros((len(labels), *image_shape), np.float32), labels)
@@ -127,36 +124,18 @@ def build_network(estimator, image_shape, seed, classes=None, standardize="auto"
             probabilities = keras.layers.Activation(name)(outputs)
         # A model of its own, without the optimizer, which is as large as two networks.
         model = keras.Model(inputs, probabilities, name="classifier")
-    compile_kwargs = _compile_kwargs(wrapper)
+    compile_kwargs = compile_settings(wrapper)
     if compile_kwargs["loss"] is None:
-        compile_kwargs["loss"] = _default_loss(head.units, from_logits)
+        compile_kwargs["loss"] = default_loss(head.units, from_logits)
     return Network(
         backbone=backbone,
         standardize=standardize is not False,
         classifier=classifier,
         model=model,
         compile_kwargs=compile_kwargs,
-        one_hot=head.units > 1 and _takes_one_hot(compile_kwargs["loss"]),
-        fit_kwargs=_fit_kwargs(wrapper),
+        one_hot=head.units > 1 and takes_one_hot(compile_kwargs["loss"]),
+        fit_kwargs=fit_settings(wrapper),
         class_weight=wrapper.class_weight,
-    )
-
-
-def _wrap(estimator):
-    """Return `estimator` as a KerasClassifier of our own."""
-    if isinstance(estimator, KerasClassifier):
-        return clone(estimator)
-    if estimator is None:
-        estimator = build_cnn
-    if isinstance(estimator, keras.Model) or (
-        callable(estimator) and not isinstance(estimator, type)
-    ):
-        return clone(
-            KerasClassifier(estimator, optimizer="adam", batch_size=64, epochs=None)
-        )
-    raise TypeError(
-        "estimator must be a scikeras KerasClassifier, a function that builds a "
-        f"keras.Model, a keras.Model or None, got {estimator!r}."
     )
 
 
@@ -579,56 +558,6 @@ def describe(model, compile_kwargs):
     precision = [keras.config.dtype_policy().name, keras.config.floatx()]
     weights = [variable.numpy() for variable in model.variables]
     return [text, code, versions, precision, *weights]
-
-
-def _compile_kwargs(wrapper):
-    model = wrapper.model_
-    if model.compiled:
-        kwargs = {
-            "optimizer": model.optimizer,
-            "loss": model.loss,
-            "metrics": wrapper.metrics,
-            "run_eagerly": model.run_eagerly,
-        }
-    else:
-        kwargs = wrapper._get_compile_kwargs()
-    optimizer = keras.optimizers.get(kwargs["optimizer"])
-    kwargs["optimizer"] = type(optimizer).from_config(optimizer.get_config())
-    kwargs["metrics"] = kwargs["metrics"] or ["accuracy"]
-    return kwargs
-
-
-def _default_loss(units, from_logits):
-    if units == 1:
-        return keras.losses.BinaryCrossentropy(from_logits=from_logits)
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
-
-
-def _takes_one_hot(loss):
-    """Whether a loss of Keras compares with one-hot targets, not class indices."""
-    loss = keras.losses.get(loss)
-    if not str(loss.__module__).startswith("keras."):
-        return False  # the user's own: class indices, as scikeras gives them
-    return not loss_name(loss).startswith("sparse_")
-
-
-def _fit_kwargs(wrapper):
-    """Return the wrapper's settings for training, fit__… ones first."""
-    params = wrapper.get_params()
-    names = (
-        "epochs",
-        "batch_size",
-        "validation_split",
-        "shuffle",
-        "validation_freq",
-    )
-    settings = {
-        name: params[key]
-        for name in names
-        for key in (name, f"fit__{name}")
-        if key in params
-    }
-    return {**settings, "callbacks": wrapper._fit_callbacks}
 
 
 def finetune_schedule(n_samples, batch_size):

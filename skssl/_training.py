@@ -11,13 +11,16 @@ import contextlib
 import functools
 import itertools
 import math
+from dataclasses import dataclass
 
 import keras
 import numpy as np
 import tensorflow as tf
 from sklearn.model_selection import train_test_split
 
+from ._callbacks import used
 from ._checkpoint import callback_state
+from ._copies import has_own_schedule
 from ._images import load_batch
 from ._networks import finetune_schedule, split_frozen
 from ._runtime import LOCK, check_process, seeded, seeded_process, shared_seeds
@@ -274,8 +277,11 @@ def _run(
     n_done = progress.state["epoch"] if progress.state else 0
     if progress.state and progress.state["stopped"]:
         epochs = n_done
-    watched = not _are_indifferent(callbacks)
+    watched = not _are_indifferent(callbacks) or has_own_schedule(
+        compile_kwargs["optimizer"]
+    )
     with contextlib.ExitStack() as stack:
+        stack.enter_context(used(callbacks))
         trained = stack.enter_context(trainer(model, compile_kwargs, prepare, watched))
         # A model that trains on goes on with its generator, too.
         shared = shared_seeds(trained, batches.seed, restart=trained is not model)
@@ -316,7 +322,8 @@ def build_pretext_model(network, pretext, image_shape, seed):
         outputs = pretext.build_head(network.backbone(inputs), image_shape)
         model = keras.Model(inputs, outputs, name="pretext_model")
     loss, metrics = pretext.loss_and_metrics()
-    return model, {**network.compile_kwargs, "loss": loss, "metrics": metrics}
+    own = {"loss": loss, "metrics": metrics, "loss_weights": None}
+    return model, {**network.compile_kwargs, "weighted_metrics": None, **own}
 
 
 def pretrain(
@@ -426,57 +433,156 @@ def finetune(
     history : dict of list
         Loss and metrics of each epoch.
     """
-    settings = dict(network.fit_kwargs)
-    callbacks = settings.pop("callbacks")
-    validation_split = settings.pop("validation_split")
-    batch_size = settings.pop("batch_size") or 32  # as in Keras
-    shuffle = settings.pop("shuffle")
-    model = network.classifier
+    settings = {"verbose": verbose, **network.fit_kwargs}
     if only_epoch is not None:
-        callbacks, validation_split, settings["epochs"] = [], 0, 1
-        if not model.compiled:  # its optimizer goes on at the next epoch
-            model = shell(model, network.compile_kwargs, _labelled)
-            network.classifier = model
-    elif _are_indifferent(callbacks):
+        settings |= {"callbacks": [], "validation_split": 0, "validation_data": None}
+        settings["epochs"] = 1
+    model = _to_finetune(network, keep_optimizer=only_epoch is not None)
+    train, validation = _training_sets(
+        network, images, rows, targets, sample_weight, settings, seed
+    )
+    if only_epoch is None and _are_indifferent(settings["callbacks"]):
         parts = split_frozen(network)
-        if parts and _frozen_bytes(parts[0], len(rows)) <= MAX_FROZEN_BYTES:
+        n_kept = sum(len(x.rows) for x in (train, validation) if x)
+        if parts and _frozen_bytes(parts[0], n_kept) <= MAX_FROZEN_BYTES:
             front, model = parts
-            images, rows = predict(front, images, rows=rows), np.arange(len(rows))
+            train, validation = _behind(front, train), _behind(front, validation)
 
-    n_units = model.output_shape[-1]
-    labels = [np.eye(n_units)[targets] if network.one_hot else targets]
-    if sample_weight is not None:
-        labels.append(sample_weight.astype(np.float32))
-    train, validation = np.arange(len(rows)), None
-    if validation_split:
-        train, validation = train_test_split(
-            train, test_size=validation_split, stratify=targets, random_state=seed
-        )
-    batch_size = len(train) if batch_size == -1 else batch_size  # as in scikeras
-    passes = 1
-    if settings["epochs"] is None:
-        settings["epochs"], passes = finetune_schedule(len(train), batch_size)
-
-    def batches(chosen, **order):
-        chosen_labels = [label[chosen] for label in labels]
-        return _Batches(images, rows[chosen], batch_size, seed, chosen_labels, **order)
-
-    if verbose:
-        print(f"Fine-tuning on {len(train)} labelled images")
+    n_rows, passes, epochs = len(train.rows), 1, settings["epochs"]
+    batch_size = _batch_size(settings["batch_size"] or 32, n_rows)  # 32 as in Keras
+    if epochs is None:
+        epochs, passes = finetune_schedule(n_rows, batch_size)
+    if settings["verbose"]:
+        print(f"Fine-tuning on {n_rows} labelled images")
+    order = {"shuffle": bool(settings["shuffle"]), "first_epoch": only_epoch or 0}
     return _run(
         model,
         network.compile_kwargs,
-        batches(train, shuffle=shuffle, passes=passes, first_epoch=only_epoch or 0),
+        train.batches(batch_size, seed, passes=passes, **order),
         _labelled,
         "fine-tuning",
-        validation_data=None
-        if validation is None
-        else batches(validation, shuffle=False).separate(_labelled),
+        validation_data=validation
+        and _validation_set(validation, settings, batch_size),
+        validation_freq=settings["validation_freq"],
         checkpoint=checkpoint,
-        callbacks=callbacks,
-        verbose=verbose,
-        **settings,
+        callbacks=settings["callbacks"],
+        verbose=settings["verbose"],
+        epochs=epochs,
     )
+
+
+def _to_finetune(network, keep_optimizer):
+    """Return the model to train, with an optimizer that stays if need be."""
+    if keep_optimizer and not network.classifier.compiled:
+        plain = has_own_schedule(network.compile_kwargs["optimizer"])
+        network.classifier = shell(
+            network.classifier, network.compile_kwargs, _labelled, plain
+        )
+    return network.classifier
+
+
+@dataclass
+class _LabelledRows:
+    """Rows of images, and what is known of each."""
+
+    images: np.ndarray
+    rows: np.ndarray  # (n_rows,) indices
+    labels: list  # targets as the loss takes them, and weights if there are any
+
+    def batches(self, batch_size, seed, **order):
+        return _Batches(self.images, self.rows, batch_size, seed, self.labels, **order)
+
+
+def _training_sets(network, images, rows, targets, weights, settings, seed):
+    """Return the labelled rows to train on, and those to validate on, if any."""
+    n_units = network.classifier.output_shape[-1]
+
+    def labels(targets, weights):
+        given = [np.eye(n_units)[targets] if network.one_hot else targets]
+        return given if weights is None else [*given, weights.astype(np.float32)]
+
+    train, held_out = split_validation(targets, settings["validation_split"], seed)
+    chosen = labels(targets, weights)
+    validation = None
+    if len(held_out):
+        held = [label[held_out] for label in chosen]
+        validation = _LabelledRows(images, rows[held_out], held)
+    elif settings["validation_data"] is not None:
+        others, *of_others = settings["validation_data"]
+        every = np.arange(len(others))
+        validation = _LabelledRows(others, every, labels(*of_others))
+    chosen = [label[train] for label in chosen]
+    return _LabelledRows(images, rows[train], chosen), validation
+
+
+def _behind(front, labelled):
+    """Return rows as the frozen layers give them, which is the same at every step."""
+    if labelled is None:
+        return None
+    outputs = predict(front, labelled.images, rows=labelled.rows)
+    return _LabelledRows(outputs, np.arange(len(outputs)), labelled.labels)
+
+
+def _validation_set(validation, settings, batch_size):
+    size = settings["validation_batch_size"] or batch_size
+    size = _batch_size(size, len(validation.rows))
+    dataset = validation.batches(size, 0, shuffle=False).separate(_labelled)
+    n_steps = settings["validation_steps"]
+    return dataset if n_steps is None else dataset.take(n_steps)
+
+
+def _batch_size(batch_size, n_rows):
+    return n_rows if batch_size == -1 else batch_size  # as in scikeras
+
+
+def split_validation(targets, fraction, seed, classes=None):
+    """Divide rows into those to train on and those to validate on.
+
+    The classes have the same share of both. A class with a single row is trained on.
+
+    Parameters
+    ----------
+    targets : ndarray of shape (n_rows,), int64
+        Class index of each row.
+    fraction : float
+        Share of the rows to validate on.
+    seed : int
+        Seed of the choice.
+    classes : ndarray of shape (n_classes,), default=None
+        Class labels, for messages.
+
+    Returns
+    -------
+    train, validation : ndarray of int64
+        Indices of the rows.
+
+    Raises
+    ------
+    ValueError
+        If there are too few rows for each class to have one in both.
+    """
+    every = np.arange(len(targets))
+    if not fraction:
+        return every, every[:0]
+    counts = np.bincount(targets)
+    single = counts[targets] == 1
+    several = every[~single]
+    n_classes = np.count_nonzero(counts > 1)
+    n_held_out = math.ceil(fraction * len(targets))
+    if not n_classes or not n_classes <= n_held_out <= len(several) - n_classes:
+        rarest = np.argmin(np.where(counts, counts, counts.max() + 1))
+        name = rarest if classes is None else classes.tolist()[rarest]
+        raise ValueError(
+            f"validation_split={fraction} cannot be stratified: of {len(targets)} "
+            f"different labelled images it holds out {n_held_out}, but each class with "
+            f"two or more, {n_classes} in number, needs one in both parts. The rarest "
+            f"class, {name!r}, has {counts[rarest]}. Label more images, change "
+            "validation_split, or give fit__validation_data."
+        )
+    train, held_out = train_test_split(
+        several, test_size=n_held_out, stratify=targets[several], random_state=seed
+    )
+    return np.concatenate([train, every[single]]), held_out
 
 
 def _frozen_bytes(front, n_images):

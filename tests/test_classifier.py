@@ -260,14 +260,15 @@ def test_validation_split_holds_out_labelled_rows(few_labels, quick):
     ]
 
 
-def test_callbacks_act_in_fine_tuning_on_copies(few_labels, quick):
+def test_callbacks_act_in_fine_tuning(few_labels, quick):
     stopping = keras.callbacks.EarlyStopping("loss", min_delta=100, patience=1)
     clf = SelfSupervisedClassifier(
         quick(callbacks=[stopping], epochs=9), pretrain_epochs=3, random_state=0
     ).fit(*few_labels)
     assert len(clf.pretrain_history_["loss"]) == 3
     assert len(clf.finetune_history_["loss"]) == 2
-    assert stopping.model is None
+    assert stopping.stopped_epoch == 1
+    assert stopping.model is None  # so that the classifier can be pickled
 
 
 def test_weight_zero_is_absence(digits, quick):
