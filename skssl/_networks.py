@@ -7,6 +7,7 @@ better.
 """
 
 import contextlib
+import functools
 import itertools
 import math
 import os
@@ -346,7 +347,11 @@ def _is_constant(layer):
     )
 
 
-DESCRIBED_VERSIONS = "skssl keras tensorflow numpy scipy scikit-learn scikeras".split()
+@functools.cache
+def _versions():
+    """Return the versions of Python, whose bytecode each has its own, and libraries."""
+    names = "skssl keras tensorflow numpy scipy scikit-learn scikeras".split()
+    return {"python": platform.python_version(), **{x: version(x) for x in names}}
 
 
 def describe(model, compile_kwargs):
@@ -371,11 +376,9 @@ def describe(model, compile_kwargs):
         raise Unidentifiable(
             f"a network that Keras cannot describe ({reason(error)})"
         ) from error
-    versions = {name: version(name) for name in DESCRIBED_VERSIONS}
-    versions["python"] = platform.python_version()  # bytecode is another in each
     precision = [keras.config.dtype_policy().name, keras.config.floatx()]
     weights = [variable.numpy() for variable in model.variables]
-    return [text, code, versions, precision, *weights]
+    return [text, code, _versions(), precision, *weights]
 
 
 def _compile_kwargs(wrapper):
