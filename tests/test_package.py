@@ -20,6 +20,7 @@ LAYERS = [
     "_trainers",
     "_archive",
     "_packing",
+    "_contents",
     "_identity",
     "_checkpoint",
     "_networks",
