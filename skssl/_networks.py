@@ -1,5 +1,6 @@
 """From a scikeras wrapper to a Keras network: one backbone, and a class head."""
 
+import functools
 import itertools
 import math
 import platform
@@ -528,7 +529,11 @@ def _is_constant(layer):
     )
 
 
-DESCRIBED_VERSIONS = "skssl keras tensorflow numpy scipy scikit-learn scikeras".split()
+@functools.cache
+def _versions():
+    """Return the versions of Python, whose bytecode each has its own, and libraries."""
+    names = "skssl keras tensorflow numpy scipy scikit-learn scikeras".split()
+    return {"python": platform.python_version(), **{x: version(x) for x in names}}
 
 
 def describe(model, compile_kwargs):
@@ -553,11 +558,9 @@ def describe(model, compile_kwargs):
         raise Unidentifiable(
             f"a network that Keras cannot describe ({reason(error)})"
         ) from error
-    versions = {name: version(name) for name in DESCRIBED_VERSIONS}
-    versions["python"] = platform.python_version()  # bytecode is another in each
     precision = [keras.config.dtype_policy().name, keras.config.floatx()]
     weights = [variable.numpy() for variable in model.variables]
-    return [text, code, versions, precision, *weights]
+    return [text, code, _versions(), precision, *weights]
 
 
 def finetune_schedule(n_samples, batch_size):

@@ -231,7 +231,7 @@ class Packed:
     def unpacked(self):
         """Return the object."""
         if self.content is None:
-            return self.objects["code"]
+            return unpacked(self.objects["code"])
         import keras
 
         from ._runtime import seeded

@@ -22,6 +22,7 @@ LAYERS = [
     "_trainers",
     "_archive",
     "_packing",
+    "_contents",
     "_identity",
     "_checkpoint",
     "_callbacks",

@@ -14,7 +14,7 @@ from numpy.testing import assert_array_equal
 from scikeras.wrappers import KerasClassifier
 from sklearn.base import clone
 
-from skssl import SelfSupervisedClassifier, SelfSupervisedEncoder
+from skssl import RotationPretext, SelfSupervisedClassifier, SelfSupervisedEncoder
 from skssl._packing import cloned, packed, unpacked
 
 # Keras says that it is about to look at the code of a lambda, to write it.
@@ -340,6 +340,20 @@ def test_the_network_that_a_callback_saw_is_not_written(quick, few_labels):
     again = pickle.loads(pickle.dumps(clf)).estimator.callbacks[0]
     assert again.model is None
     assert callback.model is model
+
+
+def test_a_network_in_an_own_pretext_task_comes_back(model, digits):
+    class Taught(RotationPretext):
+        def __init__(self, angles=(0, 180), *, image_shape=None, teacher=None):
+            super().__init__(angles, image_shape=image_shape)
+            self.teacher = teacher
+
+    X = digits[0][:20, ..., None]
+    encoder = SelfSupervisedEncoder(pretext=Taught(teacher=model))
+    for again in (pickle.loads(pickle.dumps(encoder)), clone(encoder)):
+        teacher = again.pretext.teacher
+        assert teacher is not model
+        assert_array_equal(teacher.predict(X, verbose=0), model.predict(X, verbose=0))
 
 
 def test_what_holds_no_network_stays_as_it_is():
