@@ -60,6 +60,8 @@ COMPILE_SETTINGS = (
     "steps_per_execution",
     "weighted_metrics",
 )
+AUTO = ("jit_compile", "auto")
+CALLBACK = keras.callbacks.Callback
 # What the routed settings of a prefix end up in.
 ROUTED = {
     "optimizer": "optimizer",
@@ -140,27 +142,40 @@ def _check_names(wrapper):
             "warm_start=True of the KerasClassifier is not used. Set warm_start=True "
             "of the SelfSupervisedClassifier."
         )
-    sees_all = _takes(_build_function(wrapper), "params")
+    build = _build_function(wrapper)
+    if not callable(build):
+        expected = "a function that builds a keras.Model, or a keras.Model"
+        raise _wrong("model", build, expected, TypeError)
+    for name in ("callbacks", "fit__callbacks"):
+        value = params.get(name)
+        single = value if isinstance(value, type) else type(value)
+        if value is not None and not issubclass(single, list | dict | CALLBACK):
+            expected = "a callback, or a list or dict of them"
+            raise _wrong(name, value, expected, TypeError)
     for name in params:
-        prefix, _, rest = name.partition("__")
-        if not rest:
-            continue
-        remedy = None
-        if prefix == "fit":
-            remedy = _refused_argument(rest, FIT_SETTINGS, REFUSED_FIT_SETTINGS, "fit")
-        elif prefix == "compile":
-            remedy = _refused_argument(rest, COMPILE_SETTINGS, {}, "compile")
-        elif prefix == "predict":
-            remedy = "Prediction needs no settings: leave it out."
-        elif prefix == "model" and isinstance(wrapper.model, keras.Model):
-            remedy = "A keras.Model is built already: give a function that builds it."
-        elif prefix not in ("model", *ROUTED) or (prefix == "model" and "__" in rest):
-            remedy = "No part of the training has that name: correct it, or leave out."
-            if sees_all:
-                continue  # the build function may read it
+        remedy = _remedy(name, build)
         if remedy:
             raise ValueError(f"{name} of the KerasClassifier is not used. {remedy}")
     _check_routes(params)
+
+
+def _remedy(name, build):
+    """Return what to do about a setting that nothing reads, None if it is read."""
+    prefix, _, rest = name.partition("__")
+    if not rest:
+        return None
+    if prefix == "fit":
+        return _refused_argument(rest, FIT_SETTINGS, REFUSED_FIT_SETTINGS, "fit")
+    if prefix == "compile":
+        return _refused_argument(rest, COMPILE_SETTINGS, {}, "compile")
+    if prefix == "predict":
+        return "Prediction needs no settings: leave it out."
+    if prefix == "model" and isinstance(build, keras.Model):
+        return "A keras.Model is built already: give a function that builds it."
+    read = prefix in ROUTED or (prefix == "model" and not _is_nested(rest))
+    if read or _takes(build, "params"):  # all of them are shown to such a function
+        return None
+    return "No part of the training has that name: correct it, or leave out."
 
 
 def _refused_argument(name, used, refused, method):
@@ -226,7 +241,7 @@ def _build_function(wrapper):
 
 def _takes(function, argument):
     """Whether scikeras hands a build function an argument of this name."""
-    if function is None or isinstance(function, keras.Model):
+    if isinstance(function, keras.Model):
         return False
     parameters = inspect.signature(function).parameters.values()
     return any(x.name == argument or x.kind is x.VAR_KEYWORD for x in parameters)
@@ -266,6 +281,12 @@ def compile_settings(wrapper):
         settings[name] = keras.tree.map_structure(fresh_metric, settings.get(name))
     if not settings["metrics"] and not settings["weighted_metrics"]:
         settings["metrics"] = ["accuracy"]
+    for name in ("run_eagerly", "auto_scale_loss", "jit_compile"):
+        value = settings.get(name, False)
+        if not (isinstance(value, bool | np.bool_) or (name, value) == AUTO):
+            raise _wrong(name, value, "True or False", TypeError)
+    n_steps = settings.get("steps_per_execution", 1)
+    _check_count("steps_per_execution", n_steps, 1, "an int of at least 1")
     return settings
 
 

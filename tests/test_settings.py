@@ -132,6 +132,30 @@ def test_the_private_names_of_keras_are_there():
     assert vars(keras.callbacks.Callback())["_model"] is None
 
 
+EVERY_SETTING = [
+    *sorted(arguments(KerasClassifier) - {"kwargs"}),
+    *(f"fit__{name}" for name in sorted(arguments(keras.Model.fit))),
+    *(f"compile__{name}" for name in sorted(arguments(keras.Model.compile))),
+    *(f"predict__{name}" for name in sorted(arguments(keras.Model.predict))),
+    *(f"{prefix}__nonsense" for prefix in sorted(KerasClassifier._routing_prefixes)),
+    "callbacks__nonsense",
+]
+
+
+@pytest.mark.parametrize("name", EVERY_SETTING)
+@pytest.mark.filterwarnings("ignore:``build_fn`` will be renamed:UserWarning")
+def test_no_setting_is_dropped(name, train, unpretrained):
+    """A value that is none is refused by name, so something reads the setting."""
+    params = {"optimizer": "adam", name: object()}
+    model = [] if name in ("model", "build_fn") else [small_cnn]
+    clf = classifier(
+        KerasClassifier(*model, **params), pretrain_epochs=1, random_state=None
+    )
+    named = {"build_fn": "model", "random_state": "seed"}.get(name, name)
+    with pytest.raises((TypeError, ValueError), match=named.rpartition("__")[2]):
+        clf.fit(*train)
+
+
 @pytest.mark.parametrize("name", [f"fit__{name}" for name in REFUSED_FIT_SETTINGS])
 def test_arguments_of_fit_that_have_another_place_name_it(name, train, unpretrained):
     clf = classifier(KerasClassifier(build_cnn, **{name: 3}), pretrain_epochs=1)
@@ -176,14 +200,17 @@ def test_arguments_of_fit_that_have_another_place_name_it(name, train, unpretrai
             "callbacks__go__x",
         ),
         ({"callbacks": [print]}, TypeError, "callbacks"),
+        ({"callbacks": "stop"}, TypeError, "callbacks .*a list or dict .*got 'stop'"),
+        ({"model": None}, TypeError, "model of the .*that builds a keras.Model.*None"),
+        ({"compile__jit_compile": "no"}, TypeError, "jit_compile .*True or False"),
+        ({"compile__steps_per_execution": 0}, ValueError, "steps_per_exec.*at least 1"),
     ],
 )
 def test_settings_that_nothing_reads_are_refused_by_name(
     params, error, message, train, unpretrained
 ):
-    clf = classifier(
-        KerasClassifier(small_cnn, **{"optimizer": "adam", **params}), pretrain_epochs=1
-    )
+    params = {"model": small_cnn, "optimizer": "adam", **params}
+    clf = classifier(KerasClassifier(**params), pretrain_epochs=1)
     with pytest.raises(error, match=message):
         clf.fit(*train)
     with pytest.raises(error, match=message):
