@@ -74,6 +74,14 @@ def calls(model):
     return ordered
 
 
+def all_layers(model):
+    """Yield the layers of a network, those of nested networks included."""
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from all_layers(layer)
+
+
 def is_graph(operation):
     """Whether an operation is a network of one input and output, and nothing more."""
     return (

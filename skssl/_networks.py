@@ -15,6 +15,7 @@ from keras.src.models.functional import Functional
 from ._archive import reason
 from ._graph import (
     GRAPH_CLASSES,
+    all_layers,
     call_of,
     calls,
     front_of,
@@ -418,7 +419,7 @@ def check_pretraining(network, pretext):
         The fitted task.
     """
     task = type(pretext).__name__
-    undoing = [x for x in _all_layers(network.backbone) if pretext.is_undone_by(x)]
+    undoing = [x for x in all_layers(network.backbone) if pretext.is_undone_by(x)]
     if undoing:
         names = ", ".join(f"{type(x).__name__} {x.name!r}" for x in undoing)
         warnings.warn(
@@ -438,18 +439,10 @@ def check_pretraining(network, pretext):
         )
 
 
-def _all_layers(model):
-    """Yield the layers of a network, those of nested networks included."""
-    for layer in model.layers:
-        yield layer
-        if isinstance(layer, keras.Model):
-            yield from _all_layers(layer)
-
-
 def copy_weights(source, target):
     """Give one model the weights of another of the same network."""
     target.set_weights(source.get_weights())
-    for layer in _all_layers(target):
+    for layer in all_layers(target):
         if isinstance(layer, keras.layers.Normalization) and layer.weights:
             layer.finalize_state()  # it derives tensors from its weights
 

@@ -6,6 +6,7 @@ of the same architecture and settings: its weights are exchanged, its graph stay
 """
 
 import contextlib
+import functools
 import itertools
 import json
 import re
@@ -15,6 +16,7 @@ import joblib
 import keras
 import tensorflow as tf
 
+from ._graph import all_layers
 from ._runtime import LOCK, prepare_tensorflow, seeded
 
 prepare_tensorflow()  # before the first operation runs
@@ -64,8 +66,10 @@ class BlockTrainer(keras.Model):
             tf.while_loop(lambda i: i < tf.shape(seeds)[0], train_batch, [0])
             return self.get_metrics_result()
 
+        # TensorFlow warns of repeated tracing where functions have the same code. A
+        # partial function counts as one of its own.
         self.train_function = tf.function(
-            train_block, reduce_retracing=True, autograph=False
+            functools.partial(train_block), reduce_retracing=True, autograph=False
         )
 
 
@@ -167,6 +171,8 @@ def _reusable_key(model, compile_kwargs, prepare):
         return None
     if model.count_params() > MAX_IDLE_WEIGHTS or tf.distribute.has_strategy():
         return None
+    if any(isinstance(layer, keras.layers.Lambda) for layer in all_layers(model)):
+        return None  # before Keras warns of it
     optimizer = compile_kwargs["optimizer"]
     try:
         if _number_as_rate(optimizer) is not None:  # a variable, which is assigned
