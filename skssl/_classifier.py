@@ -24,7 +24,6 @@ from ._distinct import distinct_images, merge_equal_rows
 from ._encoder import (
     MAX_SEED,
     SelfSupervisedEncoder,
-    check_precision,
     check_standardize,
     fitted_pretext,
     seed_source,
@@ -524,7 +523,6 @@ class SelfSupervisedClassifier(
         encoder_seed, network_seed, finetune_seed = self._seeds()
         self.classes_ = classes
         network = self._built_network(network_seed, previous and previous.model_)
-        check_precision(network.classifier)
         self._check_finetuning(network, targets, weights, finetune_seed, only_epoch)
         self.encoder_, pretraining = self._pretrained_encoder(
             images, distinct, encoder_seed, previous and previous.encoder_

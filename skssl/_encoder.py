@@ -49,32 +49,6 @@ def _classifies(encoder):
     return True
 
 
-def check_precision(model):
-    """Refuse weights of 16 bits, which the small steps of an optimizer do not change.
-
-    Parameters
-    ----------
-    model : keras.Model
-        The network, as it is built.
-
-    Raises
-    ------
-    ValueError
-        If a weight that is to be trained has 16 bits, or if Keras's default float has.
-    """
-    import keras
-
-    kinds = {variable.dtype for variable in model.trainable_variables}
-    kinds.add(keras.config.floatx())
-    for kind in sorted(kinds & {"float16", "bfloat16"}):
-        raise ValueError(
-            f"Weights must have 32 or 64 bits to learn, got {kind}. Set "
-            "keras.config.set_floatx('float32'); to compute faster, set "
-            f"keras.config.set_dtype_policy('mixed_{kind}') as well, which keeps the "
-            "weights in float32."
-        )
-
-
 def fitted_pretext(pretext, images):
     """Return the task to pretrain on, checked against the images.
 
@@ -307,7 +281,6 @@ class SelfSupervisedEncoder(
             network_seed,
             standardize=self.standardize,
         )
-        check_precision(network.backbone)
         check_pretraining(network, self.pretext_)
         set_statistics(network, images, distinct)
         model, compile_kwargs = build_pretext_model(

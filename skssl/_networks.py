@@ -109,6 +109,7 @@ def build_network(estimator, image_shape, seed, classes=None, standardize="auto"
         wrapper.initialize(np.zeros((len(labels), *image_shape), np.float32), labels)
         model = wrapper.model_
         embedding, head, tail = _split(model, image_shape)
+        _check_precision(model)
         if classes is not None:
             _check_head(head, tail, len(classes))
         if standardize == "auto" and given:
@@ -238,6 +239,19 @@ def _check_head(head, tail, n_classes):
         f"and the activation {activation.__name__!r}. A build function finds the "
         "number of classes in meta['n_classes_']."
     )
+
+
+def _check_precision(model):
+    """Refuse weights of 16 bits, which small steps of an optimizer do not change."""
+    kinds = {variable.dtype for variable in model.trainable_variables}
+    kinds.add(keras.config.floatx())
+    for kind in sorted(kinds & {"float16", "bfloat16"}):
+        raise ValueError(
+            f"Weights must have 32 or 64 bits to learn, got {kind}. Set "
+            "keras.config.set_floatx('float32'); to compute faster, set "
+            f"keras.config.set_dtype_policy('mixed_{kind}') as well, which keeps the "
+            "weights in float32."
+        )
 
 
 def _backbone(model, embedding, image_shape, standardize):

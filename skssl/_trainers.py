@@ -7,6 +7,7 @@ of the same architecture and settings: its weights are exchanged, its graph stay
 
 import contextlib
 import functools
+import inspect
 import itertools
 import json
 import re
@@ -163,6 +164,10 @@ def _is_of_keras(node):
     return known and all(map(_is_of_keras, node.values()))
 
 
+def _is_own_function(value):
+    return inspect.isfunction(value) and not value.__module__.startswith("keras.")
+
+
 def _reusable_key(model, compile_kwargs, prepare):
     """Return what copies that may train in place of a model are kept by, or None."""
     task = getattr(prepare, "__self__", None)
@@ -171,8 +176,9 @@ def _reusable_key(model, compile_kwargs, prepare):
         return None
     if model.count_params() > MAX_IDLE_WEIGHTS or tf.distribute.has_strategy():
         return None
-    if any(isinstance(layer, keras.layers.Lambda) for layer in all_layers(model)):
-        return None  # before Keras warns of it
+    parts = [*all_layers(model), *keras.tree.flatten(list(compile_kwargs.values()))]
+    if any(isinstance(x, keras.layers.Lambda) or _is_own_function(x) for x in parts):
+        return None  # before Keras warns that a lambda is unsafe to save
     optimizer = compile_kwargs["optimizer"]
     try:
         if _number_as_rate(optimizer) is not None:  # a variable, which is assigned
