@@ -251,10 +251,12 @@ def _weights_to_build(config):
     import keras
     import tensorflow as tf
 
+    from ._runtime import seeded
+
     def build():
         # Operations enter the graph and are not run; initializers are not called.
         scope = keras.StatelessScope(initialize_variables=False)
-        with tf.Graph().as_default(), scope:
+        with seeded(0), tf.Graph().as_default(), scope:
             model = keras.saving.deserialize_keras_object(config, safe_mode=True)
             return sum(math.prod(weight.shape) for weight in model.weights)
 
