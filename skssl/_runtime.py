@@ -14,6 +14,9 @@ import numpy as np
 # Held while one thread traces a network, or swaps the generators of the process.
 LOCK = threading.RLock()
 
+# Where Keras keeps the generator that the functions of `keras.random` share.
+SHARED_GENERATOR = "global_seed_generator"
+
 _of_thread = threading.local()
 _process_of_tensorflow = None
 
@@ -126,18 +129,17 @@ def seeded(seed, shared=None):
     prepare_tensorflow()
     import keras
     from keras.src.backend.common import global_state
-    from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
     outer_source = getattr(_of_thread, "generator", random)
-    outer_shared = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+    outer_shared = global_state.get_global_attribute(SHARED_GENERATOR)
     _of_thread.generator = random.Random(seed)
     shared = shared or keras.random.SeedGenerator(seed)
-    global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, shared)
+    global_state.set_global_attribute(SHARED_GENERATOR, shared)
     try:
         yield
     finally:
         _of_thread.generator = outer_source
-        global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, outer_shared)
+        global_state.set_global_attribute(SHARED_GENERATOR, outer_shared)
 
 
 @contextlib.contextmanager
