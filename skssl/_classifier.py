@@ -184,8 +184,10 @@ class SelfSupervisedClassifier(
     Settings of a KerasClassifier as `estimator`:
 
     - A setting with the prefix ``fit__`` or ``compile__`` comes before the same one
-      without. A model that the build function compiles keeps all settings of that.
-      Pretraining takes the optimizer from there, and how to run a step.
+      without. A model that the build function compiles keeps all settings of that: an
+      optimizer that the wrapper names, as ``optimizer="adam"``, is then passed over,
+      and other settings of `compile` that differ are refused. Pretraining takes the
+      optimizer from there, and how to run a step.
     - Callbacks act in fine-tuning only. After `fit` they hold what they have seen, but
       not the network. Classes are made callbacks as scikeras does it, with parameters
       such as ``callbacks__patience``.
@@ -197,7 +199,8 @@ class SelfSupervisedClassifier(
       shape (n_batch,), unless it has an attribute ``one_hot`` that is true: then they
       are one-hot, of shape (n_batch, n_classes).
     - Optimizers, schedules and metrics may be of classes that Keras does not know.
-      Optimizers and metrics are copied for each training.
+      Optimizers and metrics are copied for each training, so their `get_config` has to
+      return every argument of the constructor.
     - Not used, and refused, are: `warm_start=True`, ``predict__…``, and of ``fit__…``
       `x`, `y`, `sample_weight`, `initial_epoch` and `steps_per_epoch`.
 
@@ -517,7 +520,7 @@ class SelfSupervisedClassifier(
     def _train(
         self, images, classes, distinct, rows, targets, weights, previous, only_epoch
     ):
-        from ._callbacks import callback_settings
+        from ._callbacks import callback_identity
         from ._networks import describe, set_statistics, transfer_weights
 
         encoder_seed, network_seed, finetune_seed = self._seeds()
@@ -550,7 +553,7 @@ class SelfSupervisedClassifier(
                     targets,
                     np.zeros(0) if weights is None else weights,
                     [finetune_seed, identity(sorted(settings.items()))],
-                    [[identity(type(x)), callback_settings(x)] for x in callbacks],
+                    [callback_identity(x) for x in callbacks],
                     *describe(network.classifier, network.compile_kwargs),
                 ],
             )
@@ -576,11 +579,10 @@ class SelfSupervisedClassifier(
 
     def _check_finetuning(self, network, targets, weights, seed, only_epoch):
         """Find what is wrong with the settings of fine-tuning before it is too late."""
-        from ._callbacks import check_monitors
         from ._training import split_validation
-        from ._trial import try_settings
+        from ._trial import check_monitors, try_settings
 
-        directions = try_settings(network, weights is not None)
+        names = try_settings(network, weights is not None)
         if only_epoch is not None:
             return  # callbacks and validation are for `fit` alone
         settings = network.fit_kwargs
@@ -589,7 +591,7 @@ class SelfSupervisedClassifier(
         if data is not None:
             settings["validation_data"] = self._validation_rows(*data)
         validated = bool(split) or data is not None
-        check_monitors(settings["callbacks"], directions, validated)
+        check_monitors(settings["callbacks"], names, validated)
 
     def _validation_rows(self, X, y, sample_weight=None):
         """Return images, targets and weights of the user's validation data."""

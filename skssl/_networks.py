@@ -63,7 +63,6 @@ class Network:
     compile_kwargs: dict  # optimizer (a fresh one), loss, metrics, …
     one_hot: bool  # whether the loss takes one-hot targets
     fit_kwargs: dict  # epochs, batch_size, validation_split, callbacks, …
-    class_weight: dict | str | None
 
     @property
     def layers(self):
@@ -138,7 +137,6 @@ def build_network(estimator, image_shape, seed, classes=None, standardize="auto"
         compile_kwargs=compile_kwargs,
         one_hot=head.units > 1 and takes_one_hot(compile_kwargs["loss"]),
         fit_kwargs=fit_settings(wrapper),
-        class_weight=wrapper.class_weight,
     )
 
 

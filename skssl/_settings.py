@@ -7,7 +7,6 @@ Two private names serve that: `_get_compile_kwargs` and `_fit_callbacks` of a wr
 """
 
 import inspect
-import warnings
 from functools import partial
 from numbers import Integral, Real
 
@@ -15,6 +14,7 @@ import keras
 import numpy as np
 from scikeras.utils import loss_name
 from scikeras.wrappers import KerasClassifier
+from sklearn.utils import check_scalar
 
 from ._cnn import build_cnn
 from ._copies import (
@@ -27,19 +27,10 @@ from ._copies import (
 
 # Arguments of `keras.Model.fit` and `compile`, which are settings as fit__… and
 # compile__…. A test holds them against the Keras that is installed.
-FIT_SETTINGS = (
-    "batch_size",
-    "callbacks",
-    "class_weight",
-    "epochs",
-    "shuffle",
-    "validation_batch_size",
-    "validation_data",
-    "validation_freq",
-    "validation_split",
-    "validation_steps",
-    "verbose",
-)
+FIT_SETTINGS = """
+    batch_size callbacks class_weight epochs shuffle validation_batch_size
+    validation_data validation_freq validation_split validation_steps verbose
+    """.split()
 REFUSED_FIT_SETTINGS = {
     "x": "Give the images as X to `fit`.",
     "y": "Give the labels as y to `fit`.",
@@ -49,42 +40,16 @@ REFUSED_FIT_SETTINGS = {
     "steps_per_epoch": "An epoch is a pass over the labelled rows; set epochs and "
     "batch_size.",
 }
-COMPILE_SETTINGS = (
-    "auto_scale_loss",
-    "jit_compile",
-    "loss",
-    "loss_weights",
-    "metrics",
-    "optimizer",
-    "run_eagerly",
-    "steps_per_execution",
-    "weighted_metrics",
-)
-AUTO = ("jit_compile", "auto")
-CALLBACK = keras.callbacks.Callback
-# What the routed settings of a prefix end up in.
-ROUTED = {
-    "optimizer": "optimizer",
-    "loss": "loss",
-    "metrics": "metrics",
-    "callbacks": "callbacks",
-}
+COMPILE_SETTINGS = """
+    auto_scale_loss jit_compile loss loss_weights metrics optimizer run_eagerly
+    steps_per_execution weighted_metrics
+    """.split()
+# Parameters that pass their own on to a class, as optimizer__learning_rate.
+ROUTED = ("optimizer", "loss", "metrics", "callbacks", "fit__callbacks")
 
 
 class DefaultWrapper(KerasClassifier):
-    """The wrapper of a network that the user gives without one.
-
-    Parameters
-    ----------
-    model : callable or keras.Model
-        The network, or what builds it.
-    optimizer : str, default="adam"
-        As of KerasClassifier.
-    batch_size : int, default=64
-        As of KerasClassifier.
-    epochs : int, default=None
-        None is as many epochs as give enough steps.
-    """
+    """The wrapper of a network that the user gives without one."""
 
     def __init__(self, model=None, optimizer="adam", batch_size=64, epochs=None):
         super().__init__(
@@ -93,26 +58,10 @@ class DefaultWrapper(KerasClassifier):
 
 
 def wrap(estimator):
-    """Return `estimator` as a KerasClassifier of our own.
+    """Return the `estimator` parameter as a KerasClassifier of our own.
 
-    What it was given, such as callbacks, is not copied, apart from a model.
-
-    Parameters
-    ----------
-    estimator : KerasClassifier, callable, keras.Model or None
-        The `estimator` parameter.
-
-    Returns
-    -------
-    wrapper : KerasClassifier
-        A wrapper whose settings are checked as far as they can be without data.
-
-    Raises
-    ------
-    TypeError
-        If `estimator` is none of these, or a model that cannot be copied.
-    ValueError
-        If a setting would have no effect.
+    Its settings are checked as far as they can be without data. What it was given, such
+    as callbacks, is not copied, apart from a model.
     """
     if isinstance(estimator, KerasClassifier):
         wrapper = type(estimator)(**estimator.get_params(deep=False))
@@ -146,92 +95,57 @@ def _check_names(wrapper):
     if not callable(build):
         expected = "a function that builds a keras.Model, or a keras.Model"
         raise _wrong("model", build, expected, TypeError)
+    kinds = list | dict | keras.callbacks.Callback
     for name in ("callbacks", "fit__callbacks"):
         value = params.get(name)
-        single = value if isinstance(value, type) else type(value)
-        if value is not None and not issubclass(single, list | dict | CALLBACK):
+        kind = value if isinstance(value, type) else type(value)
+        if value is not None and not issubclass(kind, kinds):
             expected = "a callback, or a list or dict of them"
             raise _wrong(name, value, expected, TypeError)
     for name in params:
-        remedy = _remedy(name, build)
+        remedy = _remedy(name, params, build) if "__" in name else None
         if remedy:
             raise ValueError(f"{name} of the KerasClassifier is not used. {remedy}")
-    _check_routes(params)
 
 
-def _remedy(name, build):
+def _remedy(name, params, build):
     """Return what to do about a setting that nothing reads, None if it is read."""
+    for target in ROUTED:
+        if name.startswith(f"{target}__"):
+            given = params.get(f"compile__{target}", params.get(target))
+            if _reaches_class(given, name.removeprefix(f"{target}__")):
+                return None
+            return f"{target}={given!r} has no such part: correct it, or leave out."
     prefix, _, rest = name.partition("__")
-    if not rest:
-        return None
-    if prefix == "fit":
-        return _refused_argument(rest, FIT_SETTINGS, REFUSED_FIT_SETTINGS, "fit")
-    if prefix == "compile":
-        return _refused_argument(rest, COMPILE_SETTINGS, {}, "compile")
+    if prefix == "fit" and rest in REFUSED_FIT_SETTINGS:
+        return REFUSED_FIT_SETTINGS[rest]
+    if prefix in ("fit", "compile"):
+        if rest in (FIT_SETTINGS if prefix == "fit" else COMPILE_SETTINGS):
+            return None
+        return f"It is no argument of keras.Model.{prefix}: correct it, or leave out."
     if prefix == "predict":
         return "Prediction needs no settings: leave it out."
     if prefix == "model" and isinstance(build, keras.Model):
         return "A keras.Model is built already: give a function that builds it."
-    read = prefix in ROUTED or (prefix == "model" and not _is_nested(rest))
-    if read or _takes(build, "params"):  # all of them are shown to such a function
+    # A build function that takes params is shown all of them.
+    if (prefix == "model" and "__" not in rest) or _takes(build, "params"):
         return None
     return "No part of the training has that name: correct it, or leave out."
 
 
-def _refused_argument(name, used, refused, method):
-    """Return what to do instead of giving an argument of Keras, None if it is used."""
-    name, _, rest = name.partition("__")
-    if name in refused:
-        return refused[name]
-    if name not in used or (rest and (method, name) != ("fit", "callbacks")):
-        return f"It is no argument of keras.Model.{method}: correct it, or leave out."
-    return None
+def _reaches_class(items, name):
+    """Whether scikeras looks at a routed parameter where it makes instances of items.
 
-
-def _check_routes(params):
-    """Refuse settings that are routed to an object which is not there."""
-    for target, name in [*ROUTED.items(), ("fit__callbacks", "fit__callbacks")]:
-        prefix = f"{target}__"
-        routed = {
-            key.removeprefix(prefix): value
-            for key, value in params.items()
-            if key.startswith(prefix)
-        }
-        nested = target != "optimizer"  # scikeras passes on one level of these alone
-        given = params.get(f"compile__{name}", params.get(name))
-        for lost in _lost(given, routed) if nested else filter(_is_nested, routed):
-            raise ValueError(
-                f"{prefix}{lost} of the KerasClassifier is not used: {name}={given!r} "
-                "has no such part. Correct the name, or leave it out."
-            )
-
-
-def _is_nested(name):
-    return "__" in name
-
-
-def _lost(items, routed):
-    """Return those routed names that reach no class in items."""
-    if items is None or (isinstance(items, list | tuple | dict) and not items):
-        return list(routed)
-    parts = {}
-    if isinstance(items, dict):
-        parts = items
-    elif isinstance(items, list | tuple):
-        parts = {str(k): item for k, item in enumerate(items)}
-    elif isinstance(items, type):
-        parts = {name: x for name, x in routed.items() if not _is_nested(name)}
-    lost = []
-    for head in dict.fromkeys(name.partition("__")[0] for name in routed):
-        prefix = f"{head}__"
-        below = {
-            name.removeprefix(prefix): x
-            for name, x in routed.items()
-            if name.startswith(prefix)
-        }
-        found = _lost(parts[head], below) if head in parts else below
-        lost += [prefix + name for name in found]
-    return lost
+    It complains itself where an item is no class.
+    """
+    head, _, rest = name.partition("__")
+    if isinstance(items, list | tuple):
+        items = {str(k): item for k, item in enumerate(items)}
+    if not isinstance(items, dict):
+        return items is not None and not rest
+    if rest:
+        return head in items and _reaches_class(items[head], rest)
+    return any(not isinstance(x, list | tuple | dict) for x in items.values())
 
 
 def _build_function(wrapper):
@@ -250,6 +164,10 @@ def _takes(function, argument):
 def compile_settings(wrapper):
     """Return how a wrapper wants its network compiled.
 
+    The settings of a model that is compiled in the build function win. Every wrapper
+    has an optimizer, so one that is given by its name, as optimizer="adam", is then
+    passed over; any other setting beside those of the model is refused.
+
     Parameters
     ----------
     wrapper : KerasClassifier
@@ -259,11 +177,6 @@ def compile_settings(wrapper):
     -------
     settings : dict
         Arguments of `keras.Model.compile`; optimizer and metrics are fresh ones.
-
-    Raises
-    ------
-    ValueError
-        If the build function compiles its model, and the wrapper has other settings.
     """
     model = wrapper.model_
     if model.compiled:
@@ -283,18 +196,18 @@ def compile_settings(wrapper):
         settings["metrics"] = ["accuracy"]
     for name in ("run_eagerly", "auto_scale_loss", "jit_compile"):
         value = settings.get(name, False)
-        if not (isinstance(value, bool | np.bool_) or (name, value) == AUTO):
-            raise _wrong(name, value, "True or False", TypeError)
+        if (name, value) != ("jit_compile", "auto"):
+            check_scalar(value, name, (bool, np.bool_))
     n_steps = settings.get("steps_per_execution", 1)
-    _check_count("steps_per_execution", n_steps, 1, "an int of at least 1")
+    check_scalar(n_steps, "steps_per_execution", Integral, min_val=1)
     return settings
 
 
 def _only_one(name, value):
     """Return the setting of the only output, where it is given as a list or dict."""
-    if not isinstance(value, list | tuple | dict):
+    values = list(value.values()) if isinstance(value, dict) else value
+    if not isinstance(values, list | tuple):
         return value
-    values = list(value.values() if isinstance(value, dict) else value)
     if len(values) != 1:
         raise ValueError(
             f"{name} must be that of the only output of the network, got {len(values)} "
@@ -308,44 +221,23 @@ def _check_agreement(wrapper, compiled):
     build = _build_function(wrapper)
     if _takes(build, "compile_kwargs") or _takes(build, "params"):
         return  # it compiles with these settings as it sees fit
-    remedy = (
-        "The model is compiled already, and trains with its own settings: give them "
-        "there, or let the build function take compile_kwargs."
-    )
-    params = wrapper.get_params(deep=False)
-    defaults = {
-        **inspect.signature(KerasClassifier).parameters,
-        **inspect.signature(type(wrapper)).parameters,
-    }
-    for name, value in params.items():
-        prefix, _, rest = name.partition("__")
-        if rest and prefix in ("compile", "optimizer", "loss", "metrics"):
+    defaults = inspect.signature(KerasClassifier).parameters
+    for name, value in wrapper.get_params(deep=False).items():
+        prefix, is_routed, _ = name.partition("__")
+        if is_routed:
+            unused = prefix in ("compile", "optimizer", "loss", "metrics")
+        elif name == "optimizer":
+            unused = not isinstance(value, str | None)
+        elif name in ("loss", "metrics", "run_eagerly"):
+            unused = value not in (None, defaults[name].default, compiled[name])
+        else:
+            unused = False
+        if unused:
             raise ValueError(
-                f"{name}={value!r} of the KerasClassifier is not used. {remedy}"
+                f"{name}={value!r} of the KerasClassifier is not used. The model is "
+                "compiled already, and trains with its own settings: give them there, "
+                "or let the build function take compile_kwargs."
             )
-        if name not in ("loss", "metrics", "run_eagerly", "optimizer"):
-            continue
-        given = value is not None and value is not defaults[name].default
-        if not given or _agree(name, value, compiled[name]):
-            continue
-        message = f"{name}={value!r} of the KerasClassifier is not used. {remedy}"
-        if name != "optimizer":
-            raise ValueError(message)
-        # Every wrapper has an optimizer, for models that are not compiled.
-        warnings.warn(message, UserWarning, stacklevel=2)
-
-
-def _agree(name, value, compiled):
-    """Whether a setting says what a model is compiled with, as far as it says."""
-    if name == "optimizer":
-        kind = value if isinstance(value, type) else type(keras.optimizers.get(value))
-        return kind is type(compiled)
-    if name == "loss":
-        try:
-            return loss_name(value) == loss_name(compiled)
-        except (TypeError, ValueError):
-            return value is compiled
-    return value is compiled or value == compiled
 
 
 def default_loss(units, from_logits):
@@ -371,11 +263,8 @@ def takes_one_hot(loss):
         loss = loss.func
     if isinstance(loss, keras.losses.Loss):
         loss = next(filter(is_of_keras, type(loss).__mro__))
-        if loss is keras.losses.Loss:
-            return False
-    elif not is_of_keras(loss):
-        # scikeras goes by this name, too.
-        return getattr(loss, "__name__", None) == "categorical_crossentropy"
+    if loss is keras.losses.Loss or not is_of_keras(loss):
+        return False
     return not loss_name(loss).startswith("sparse_")
 
 
@@ -391,17 +280,10 @@ def fit_settings(wrapper):
     -------
     settings : dict
         Those of `FIT_SETTINGS`, but for class_weight; `verbose` only where it is given.
-
-    Raises
-    ------
-    ValueError
-        If a setting has a value that nothing can be trained with.
-    TypeError
-        If it has a type that nothing can be trained with.
     """
     params = wrapper.get_params(deep=False)
-    defaults = {"validation_data": None, "validation_freq": 1, "validation_steps": None}
-    settings = defaults | {
+    settings = {"validation_data": None, "validation_freq": 1, "validation_steps": None}
+    settings |= {
         name: params[key]
         for name in FIT_SETTINGS
         for key in (name, f"fit__{name}")
@@ -411,63 +293,39 @@ def fit_settings(wrapper):
     if settings["verbose"] == 1 and not hasattr(wrapper, "fit__verbose"):
         del settings["verbose"]  # the default of scikeras
     settings["callbacks"] = keras.tree.flatten(wrapper._fit_callbacks)
+    settings["validation_split"] = settings["validation_split"] or 0.0
+    if isinstance(settings["validation_freq"], tuple):
+        settings["validation_freq"] = list(settings["validation_freq"])  # for Keras
     _check_values(settings)
     return settings
 
 
 def _check_values(settings):
     """Refuse values of settings that nothing can be trained with, and say which."""
-    for name in ("batch_size", "validation_batch_size"):
-        if settings[name] is not None and settings[name] != -1:
-            _check_count(name, settings[name], 1, "an int of at least 1, None, or -1")
-    for name, least in [("epochs", 0), ("validation_steps", 1)]:
-        if settings[name] is not None:
-            _check_count(
-                name, settings[name], least, f"an int of at least {least}, or None"
-            )
-    frequency = settings["validation_freq"]
-    if isinstance(frequency, list | tuple):
-        settings["validation_freq"] = frequency = list(frequency)
-    else:
-        frequency = [frequency]
-    for epoch in frequency:
-        _check_count("validation_freq", epoch, 1, "an int of at least 1, or a list")
-    if isinstance(settings["validation_freq"], Integral):
-        settings["validation_freq"] = int(settings["validation_freq"])
-    split = settings["validation_split"]
-    if split is None:
-        settings["validation_split"] = split = 0.0
-    if isinstance(split, bool) or not isinstance(split, Real):
-        raise _wrong("validation_split", split, "a number from 0 to below 1", TypeError)
-    if not 0 <= split < 1:
-        raise _wrong("validation_split", split, "a number from 0 to below 1")
-    if not isinstance(settings["shuffle"], bool | np.bool_ | Integral):
-        raise _wrong("shuffle", settings["shuffle"], "True or False", TypeError)
-    verbose = settings.get("verbose", 0)
-    if not isinstance(verbose, str | Integral) or verbose not in ("auto", 0, 1, 2):
-        raise _wrong("verbose", verbose, "0, 1, 2 or 'auto'")
-    data = settings["validation_data"]
+    for name in ("epochs", "batch_size", "validation_batch_size", "validation_steps"):
+        value = settings[name]
+        # As in scikeras, -1 is all rows in one batch.
+        all_rows = name.endswith("batch_size") and value == -1
+        if value is not None and not all_rows:
+            check_scalar(value, name, Integral, min_val=int(name != "epochs"))
+    for epoch in keras.tree.flatten(settings["validation_freq"]):
+        check_scalar(epoch, "validation_freq", Integral, min_val=1)
+    split, data = settings["validation_split"], settings["validation_data"]
+    limits = {"min_val": 0, "max_val": 1, "include_boundaries": "left"}
+    check_scalar(split, "validation_split", Real, **limits)
+    check_scalar(settings["shuffle"], "shuffle", (bool, np.bool_, Integral))
+    if settings.get("verbose", 0) not in ("auto", 0, 1, 2):
+        raise _wrong("verbose", settings["verbose"], "0, 1, 2 or 'auto'")
     if data is not None and (
         not isinstance(data, list | tuple) or len(data) not in (2, 3)
     ):
-        raise _wrong(
-            "validation_data",
-            type(data).__name__,
-            "a tuple (X_val, y_val) or (X_val, y_val, sample_weight)",
-            TypeError,
-        )
+        expected = "a tuple (X_val, y_val) or (X_val, y_val, sample_weight)"
+        raise _wrong("validation_data", type(data).__name__, expected, TypeError)
     if data is not None and split:
         raise ValueError(
             f"validation_data and validation_split={split} of the KerasClassifier are "
             "both given: leave one out."
         )
-
-
-def _check_count(name, value, least, expected):
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise _wrong(name, value, expected, TypeError)
-    if value < least:
-        raise _wrong(name, value, expected)
 
 
 def _wrong(name, value, expected, kind=ValueError):

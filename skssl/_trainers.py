@@ -17,6 +17,7 @@ import joblib
 import keras
 import tensorflow as tf
 
+from ._copies import fresh_optimizer
 from ._graph import all_layers
 from ._runtime import LOCK, prepare_tensorflow, seeded
 
@@ -109,7 +110,7 @@ def _fused(optimizer, variables):
         and not optimizer.amsgrad
         and all(variable.dtype == "float32" for variable in variables)
     ):
-        return FusedAdam.from_config(optimizer.get_config())
+        return fresh_optimizer(optimizer, FusedAdam)
     return optimizer
 
 

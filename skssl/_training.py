@@ -20,7 +20,6 @@ from sklearn.model_selection import train_test_split
 
 from ._callbacks import used
 from ._checkpoint import callback_state
-from ._copies import has_own_schedule
 from ._images import load_batch
 from ._networks import finetune_schedule, split_frozen
 from ._runtime import LOCK, check_process, seeded, seeded_process, shared_seeds
@@ -277,11 +276,9 @@ def _run(
     n_done = progress.state["epoch"] if progress.state else 0
     if progress.state and progress.state["stopped"]:
         epochs = n_done
-    watched = not _are_indifferent(callbacks) or has_own_schedule(
-        compile_kwargs["optimizer"]
-    )
+    watched = not _are_indifferent(callbacks)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(used(callbacks))
+        stack.enter_context(used(callbacks, checkpoint))
         trained = stack.enter_context(trainer(model, compile_kwargs, prepare, watched))
         # A model that trains on goes on with its generator, too.
         shared = shared_seeds(trained, batches.seed, restart=trained is not model)
@@ -474,9 +471,8 @@ def finetune(
 def _to_finetune(network, keep_optimizer):
     """Return the model to train, with an optimizer that stays if need be."""
     if keep_optimizer and not network.classifier.compiled:
-        plain = has_own_schedule(network.compile_kwargs["optimizer"])
         network.classifier = shell(
-            network.classifier, network.compile_kwargs, _labelled, plain
+            network.classifier, network.compile_kwargs, _labelled
         )
     return network.classifier
 

@@ -1,11 +1,9 @@
 """What can be known to be wrong before anything is trained.
 
 Loss and metrics are computed once on a made-up batch of outputs, without the network:
-so nothing is traced, and a fit becomes longer by a few milliseconds only. One private
-name serves that: `_direction` of a metric, from which Keras takes what is better.
+so nothing is traced, and a fit becomes longer by a few milliseconds only.
 """
 
-import contextlib
 import inspect
 import re
 
@@ -13,9 +11,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ._copies import fresh_metric, is_of_keras
 from ._runtime import seeded
 
 COMPARED = ("loss", "loss_weights", "metrics", "weighted_metrics")
+STOPPING = keras.callbacks.EarlyStopping
+SAVING = keras.callbacks.ModelCheckpoint
+LOWERING = keras.callbacks.ReduceLROnPlateau
+SCHEDULING = keras.callbacks.LearningRateScheduler
 
 
 class _Outputs(keras.Model):
@@ -27,26 +30,10 @@ class _Outputs(keras.Model):
 
 
 def try_settings(network, weighted):
-    """Compute loss and metrics once on a made-up batch, and return their names.
+    """Compute loss and metrics of a network once, and return their names.
 
-    Nothing that belongs to the training is changed.
-
-    Parameters
-    ----------
-    network : Network
-        The network that is to be fine-tuned.
-    weighted : bool
-        Whether the rows have weights.
-
-    Returns
-    -------
-    directions : dict of str to bool
-        For each name in the history, whether Keras knows if it should rise or fall.
-
-    Raises
-    ------
-    ValueError
-        If loss or metrics cannot be computed, or are no single number.
+    Nothing that belongs to the training is changed. Where they cannot be computed, or
+    are no single number, a ValueError says so.
     """
     n_units = network.classifier.output_shape[-1]
     n_rows = 4 if n_units == 3 else 3  # shapes that are equal by chance hide mistakes
@@ -55,121 +42,91 @@ def try_settings(network, weighted):
     targets = np.arange(n_rows) % 2 * (max(2, n_units) - 1)
     if network.one_hot:
         targets = np.eye(n_units)[targets]
-    batch = targets, outputs, np.ones(n_rows, np.float32) if weighted else None
-    settings = {name: network.compile_kwargs.get(name) for name in COMPARED}
-    with _unchanged(settings), seeded(0):
+    weight = np.ones(n_rows, np.float32) if weighted else None
+    given = {k: v for k in COMPARED if (v := network.compile_kwargs.get(k)) is not None}
+    with seeded(0):
         try:
-            model, results = _computed(settings, *batch)
+            model = _Outputs()
+            copies = keras.tree.map_structure(fresh_metric, given)
+            model.compile(optimizer=None, **copies)
+            with tf.GradientTape() as tape:
+                tape.watch(outputs)
+                loss = model.compute_loss(None, targets, outputs, weight)
+            if tape.gradient(loss, outputs) is None:
+                raise ValueError("the loss has no gradient")
+            results = model.compute_metrics(None, targets, outputs, weight)
         except Exception as error:
-            raise _unfit(settings, batch, error) from error
-    _check_metrics(settings, results, batch)
-    directions = {m.name: hasattr(m, "_direction") for m in _metrics_of(model)}
-    directions["loss"] = True
-    return {name: directions.get(name, False) for name in results}
-
-
-def _computed(settings, targets, outputs, weight):
-    """Return a model compiled with settings, and the results of one batch."""
-    model = _Outputs()
-    model.compile(optimizer=None, **settings)
-    with tf.GradientTape() as tape:
-        tape.watch(outputs)
-        loss = model.compute_loss(y=targets, y_pred=outputs, sample_weight=weight)
-    if tape.gradient(loss, outputs) is None:
-        raise ValueError("the loss has no gradient")
-    return model, model.compute_metrics(None, targets, outputs, weight)
-
-
-def _metrics_of(model):
-    """Return the metrics that a model was compiled with, as objects."""
-    return [m for x in model.metrics for m in getattr(x, "metrics", [x])]
-
-
-@contextlib.contextmanager
-def _unchanged(settings):
-    """Leave the metrics that the user gave as instances in the state they are in."""
-    given = [
-        x for x in keras.tree.flatten(settings) if isinstance(x, keras.metrics.Metric)
-    ]
-    before = [[variable.numpy() for variable in x.variables] for x in given]
-    try:
-        yield
-    finally:
-        for metric, values in zip(given, before, strict=True):
-            metric.reset_state()  # variables that came into being with the batch
-            for variable, value in zip(metric.variables, values, strict=False):
-                variable.assign(value)
-
-
-def _unfit(settings, batch, error):
-    """Return an error that says which of the settings cannot be computed, and why."""
-    targets, outputs, _ = batch
-    reason = str(error).strip().partition("\n")[0]
-    # TensorFlow says in which of its operations it was.
-    reason = re.sub(r"\{\{.*\}\} | \[Op:.*", "", reason)[:200].rstrip(". ")
-    return ValueError(
-        f"{_culprit(settings, batch)} of the estimator cannot be computed from targets "
-        f"of shape {targets.shape} and outputs of shape {tuple(outputs.shape)}: "
-        f"{reason}. {_remedy(targets, outputs)}"
-    )
-
-
-def _culprit(settings, batch):
-    """Return the one setting that cannot be computed, as far as it is one."""
-    loss = {**dict.fromkeys(COMPARED), "loss": settings["loss"]}
-    alone = [loss, *({**loss, key: [x]} for key, x in _given_metrics(settings))]
-    for one in alone:
-        try:
-            _computed(one, *batch)
-        except Exception:
-            key, value = next((k, v) for k, v in reversed(one.items()) if v is not None)
-            return f"{key}={value!r}"
-    return ", ".join(f"{k}={v!r}" for k, v in settings.items() if v is not None)
-
-
-def _given_metrics(settings):
-    """Return (name of the setting, metric) for each metric that is given."""
-    return [
-        (key, metric)
-        for key in ("metrics", "weighted_metrics")
-        for metric in keras.tree.flatten(settings[key])
-        if metric is not None
-    ]
-
-
-def _remedy(targets, outputs):
-    if targets.ndim == 2:
-        return "The targets are one-hot, as the loss takes them: choose such metrics."
-    if outputs.shape[-1] == 1:
-        return "The targets are 0 and 1: choose a loss and metrics of two classes."
-    return (
-        "The targets are class indices, as the loss takes them. For one-hot targets "
-        "set loss='categorical_crossentropy', or the attribute one_hot=True of an own "
-        "loss."
-    )
-
-
-def _check_metrics(settings, results, batch):
-    """Refuse metrics that give no single number, or compare what does not fit."""
-    targets, outputs, _ = batch
+            raise _unfit(given, targets, outputs, error) from error
     for name, value in results.items():
-        shape = tuple(getattr(value, "shape", ()))
-        if shape:
+        if shape := tuple(getattr(value, "shape", ())):
             raise ValueError(
                 f"The metric {name!r} of the estimator must give one number, got an "
                 f"array of shape {shape}. Choose one that averages, as by "
                 "average='macro'."
             )
-    if targets.ndim == 2 or outputs.shape[-1] == 1:
-        return
-    for key, metric in _given_metrics(settings):
+    if targets.ndim == 1 and n_units > 1:
+        _check_takes_indices(given)
+    return list(results)
+
+
+def _unfit(given, targets, outputs, error):
+    """Return an error that says which settings cannot be computed, and why."""
+    # TensorFlow says in which of its operations it was.
+    reason = re.sub(r"\{\{.*\}\} | \[Op:.*", "", str(error).strip().split("\n")[0])
+    if targets.ndim == 2:
+        remedy = "The targets are one-hot, as the loss takes them: choose such metrics."
+    elif outputs.shape[-1] == 1:
+        remedy = "The targets are 0 and 1: choose a loss and metrics of two classes."
+    else:
+        remedy = (
+            "The targets are class indices, as the loss takes them. For one-hot "
+            "targets set loss='categorical_crossentropy', or the attribute "
+            "one_hot=True of an own loss."
+        )
+    return ValueError(
+        f"{', '.join(f'{k}={v!r}' for k, v in given.items())} of the estimator cannot "
+        f"be computed from targets of shape {targets.shape} and outputs of shape "
+        f"{tuple(outputs.shape)}: {reason[:200]}. {remedy}"
+    )
+
+
+def _check_takes_indices(given):
+    """Refuse metrics that compute nonsense from class indices without a complaint."""
+    metrics = [given.get("metrics"), given.get("weighted_metrics")]
+    for metric in filter(None, keras.tree.flatten(metrics)):
         kind = metric if inspect.isfunction(metric) else type(metric)
         name = metric if isinstance(metric, str) else kind.__name__
-        own = not isinstance(metric, str) and not kind.__module__.startswith("keras.")
-        # Keras computes it without a complaint, and it means nothing.
-        if not own and "categorical" in name.lower() and "sparse" not in name.lower():
+        known = isinstance(metric, str) or is_of_keras(kind)
+        if known and "categorical" in name.lower() and "sparse" not in name.lower():
             raise ValueError(
-                f"{key}={[metric]!r} of the estimator compares with one-hot targets. "
-                f"{_remedy(targets, outputs)} Or choose a metric that begins with "
-                "'sparse_'."
+                f"The metric {name} of the estimator compares with one-hot targets, "
+                "but the targets are class indices, as the loss takes them. Choose a "
+                "metric that begins with 'sparse_', or loss='categorical_crossentropy'."
             )
+
+
+def check_monitors(callbacks, names, validated):
+    """Refuse callbacks of Keras that wait for a metric which never comes.
+
+    The names are those of :func:`try_settings`, `validated` is whether there are
+    validation data.
+    """
+    known = {*names, *(f"val_{name}" for name in names if validated)}
+    if any(isinstance(x, SCHEDULING | LOWERING) for x in callbacks):
+        known.add("learning_rate")
+    # Code of the user may add metrics of its own to the history.
+    may_add = not all(is_of_keras(type(x)) for x in callbacks)
+    for callback in callbacks:
+        saves_all = isinstance(callback, SAVING) and not callback.save_best_only
+        if saves_all or not isinstance(callback, STOPPING | SAVING | LOWERING):
+            continue
+        name = callback.monitor
+        if name in known or (may_add and name.removeprefix("val_") not in names):
+            continue
+        remedy = "Correct monitor=, or add to metrics."
+        if name.startswith("val_") and not validated:
+            remedy = "Give validation_split or fit__validation_data."
+        raise ValueError(
+            f"{type(callback).__name__} monitors {name!r}, but the metrics are "
+            f"{sorted(known)}. {remedy}"
+        )
