@@ -1,7 +1,8 @@
 """What an object is by itself, and what it holds: code, values, parts of networks.
 
 Each kind of object has a function that yields its own content as text and bytes, and
-lists of the objects that it holds. Code of the libraries below is known by its name.
+lists of the objects that it holds. Code of installed packages is known by its name and
+version.
 """
 
 import copyreg
@@ -59,15 +60,26 @@ class Lenient:
 
 @functools.lru_cache(maxsize=4096)
 def _is_library(module):
-    """Whether a module is one of those that are known by their version."""
+    """Whether a module is known by its version: it is installed, or comes with Python.
+
+    A package that is installed to be edited is code of the user's own.
+    """
     top = str(module).partition(".")[0]
     if top in LIBRARIES:
+        return True
+    path = getattr(sys.modules.get(module), "__file__", None)
+    if path is not None and ("site-packages" in path or "dist-packages" in path):
         return True
     if top not in sys.stdlib_module_names:
         return False
     # A file of the user's may have the name of a module of the standard library.
-    path = getattr(sys.modules.get(module), "__file__", None)
     return path is None or path.startswith(STANDARD_LIBRARY)
+
+
+def _versioned(module):
+    """Return the name of a library's module, with its version where it tells one."""
+    top = sys.modules.get(str(module).partition(".")[0])
+    return f"{module} {getattr(top, '__version__', '')}"
 
 
 def _is_own(value):
@@ -159,7 +171,7 @@ def _function_parts(function):
         yield from ("function", [function.__code__])
         yield from _named_parts(function.__code__, function.__globals__)
     else:
-        yield from ("library", str(function.__module__), function.__qualname__)
+        yield from ("library", _versioned(function.__module__), function.__qualname__)
     yield [function.__defaults__, function.__kwdefaults__]
     attributes = vars(function)
     yield from _attribute_parts(attributes, attributes)
@@ -193,9 +205,10 @@ def _named_parts(code, namespace):
         if module is None or id(module) in seen:
             continue
         seen.add(id(module))
-        yield module.__name__
         if _is_library(module.__name__):
+            yield _versioned(module.__name__)
             continue
+        yield module.__name__
         for name in sorted(names & vars(module).keys()):
             value = vars(module)[name]
             if isinstance(value, types.ModuleType):
@@ -231,7 +244,7 @@ def _module_parts(module):
 def _class_parts(cls):
     yield from ("class", cls.__name__)
     if not _is_own(cls):
-        yield from (str(cls.__module__), cls.__qualname__)
+        yield from (_versioned(cls.__module__), cls.__qualname__)
         return
     yield [type(cls), *cls.__bases__]
     slots = types.MemberDescriptorType | types.GetSetDescriptorType

@@ -514,3 +514,10 @@ def test_too_many_objects_are_refused(monkeypatch):
     monkeypatch.setattr("skssl._identity.MAX_OBJECTS", 20)
     with pytest.raises(Unidentifiable, match="more than 20 objects"):
         identity([[k] for k in range(30)])
+
+
+def test_the_code_of_installed_packages_counts_by_its_version(monkeypatch):
+    before = identity(pytest.approx)
+    assert identity(pytest.approx) == before
+    monkeypatch.setattr("_pytest.__version__", "0.1")
+    assert identity(pytest.approx) != before
