@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
 from numpy.testing import assert_array_equal
 from scikeras.wrappers import KerasClassifier
 from sklearn.base import clone
@@ -161,6 +162,8 @@ def test_another_process_loads_it(own, digits, tmp_path):
 
 def test_workers_of_joblib_get_it(own, digits):
     X = digits[0][:50]
+    # Workers that are there already do not know the folder of the user's module.
+    get_reusable_executor().shutdown(wait=True)
     with Parallel(n_jobs=2) as parallel:
         results = parallel(delayed(own.predict_proba)(X) for _ in range(2))
     for result in results:
