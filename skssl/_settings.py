@@ -191,7 +191,9 @@ def compile_settings(wrapper):
     for name in ("loss", "loss_weights"):
         settings[name] = _only_one(name, settings.get(name))
     for name in ("metrics", "weighted_metrics"):
-        settings[name] = keras.tree.map_structure(fresh_metric, settings.get(name))
+        # There is one output, so a list or dict by output says no more than a list.
+        given = [x for x in keras.tree.flatten(settings.get(name)) if x is not None]
+        settings[name] = [fresh_metric(x) for x in given] or None
     if not settings["metrics"] and not settings["weighted_metrics"]:
         settings["metrics"] = ["accuracy"]
     for name in ("run_eagerly", "auto_scale_loss", "jit_compile"):

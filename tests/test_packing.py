@@ -56,12 +56,20 @@ def absolute(x):
     return keras.ops.abs(x) * FACTOR
 
 
+class Penalty(keras.regularizers.Regularizer):
+    def __call__(self, weights):
+        return 1e-4 * keras.ops.sum(absolute(weights))
+
+    def get_config(self):
+        return {}
+
+
 def build(meta, offset=3.0):
     inputs = keras.Input(meta["X_shape_"][1:])
     x = keras.layers.Lambda(lambda x: keras.ops.abs(x) * FACTOR - offset)(inputs)
     x = Scale(0.5, lambda x: x + FACTOR)(Scale(2.0, absolute)(x))
     x = keras.layers.Flatten()(x)
-    penalty = lambda w: 1e-4 * keras.ops.sum(absolute(w))
+    penalty = Penalty()
     for activation in (absolute, lambda x: keras.ops.relu(x) + offset):
         x = keras.layers.Dense(8, activation=activation, kernel_regularizer=penalty)(x)
     outputs = keras.layers.Dense(meta["n_classes_"], activation="softmax")(x)
