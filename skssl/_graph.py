@@ -213,15 +213,53 @@ def normalizations(model):
             yield layer, None if seen is start else keras.Model(start, seen)
 
 
+class LayerCopies:
+    """Copies of layers, one for each, which leave the graphs of the originals alone.
+
+    A layer may belong to a model that the user goes on with. A layer of the user's own,
+    and one that its configuration does not say whole, stands for itself.
+    """
+
+    def __init__(self):
+        self.pairs = {}  # id of a layer: the layer and its copy
+
+    def __call__(self, operation):
+        """Return the copy of a layer; an operation that is no layer as it is."""
+        if id(operation) not in self.pairs:
+            self.pairs[id(operation)] = operation, self._copy(operation)
+        return self.pairs[id(operation)][1]
+
+    def _copy(self, operation):
+        own = not type(operation).__module__.startswith("keras.")
+        if own or not isinstance(operation, layers.Layer):
+            return operation
+        if isinstance(operation, layers.Lambda):  # Keras takes its code for unsafe
+            return operation
+        if is_graph(operation):
+            return keras.models.clone_model(operation, clone_function=self)
+        try:
+            return type(operation).from_config(operation.get_config())
+        except Exception:  # it holds a function or an object of the user's own
+            return operation
+
+    def take_weights(self):
+        """Give the copies the weights of the originals, once they are built."""
+        for original, copied in self.pairs.values():
+            # A nested network has the weights of its layers.
+            if copied is original or is_graph(original) or not original.weights:
+                continue
+            copied.set_weights(original.get_weights())
+            if isinstance(copied, layers.Normalization):
+                copied.finalize_state()  # it derives tensors from its weights
+
+
 def replay(model, inputs, call):
     """Call the operations of a network anew, each through a function.
-
-    Afterwards `output` of each layer is the tensor that came of this call.
 
     Parameters
     ----------
     model : keras.Model
-        A network of one input. It is of no use afterwards.
+        A network of one input.
     inputs : keras.KerasTensor
         What takes the place of its input.
     call : callable
@@ -233,13 +271,8 @@ def replay(model, inputs, call):
     outputs : keras.KerasTensor
         Its output.
     """
-    # `clone_model` replays Functional models alone.
-    model = keras.Model(model.inputs[0], model.outputs[0])
-    for operation in model.operations:
-        operation._inbound_nodes.clear()
-        operation._outbound_nodes.clear()
     replayed = keras.models.clone_model(
-        model,
+        keras.Model(model.inputs[0], model.outputs[0]),  # it takes Functional ones only
         input_tensors=inputs,
         clone_function=lambda operation: operation,
         call_function=call,

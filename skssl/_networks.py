@@ -15,6 +15,7 @@ from keras.src.models.functional import Functional
 from ._archive import reason
 from ._graph import (
     GRAPH_CLASSES,
+    LayerCopies,
     all_layers,
     call_of,
     calls,
@@ -256,7 +257,8 @@ def _backbone(model, embedding, image_shape, standardize):
     """Return the network from images to the embedding, standardised as asked.
 
     The layers are those of the model. Where something is put between them, or the
-    model takes images of any size, its graph is called anew.
+    model takes images of any size, they are copies, so that `output` of each layer
+    belongs to this network, and no other network of the user's is touched.
     """
     (model_input,) = model.inputs
     features = keras.Model(model_input, embedding, name="backbone")
@@ -286,18 +288,17 @@ def _backbone(model, embedding, image_shape, standardize):
     if not insert and tuple(model_input.shape) == (None, *image_shape):
         return features
     inputs = keras.Input(image_shape, dtype=model_input.dtype)
-    if insert:
-        taken = [layer.name for layer in features.layers]
-        name = "standardize" if "standardize" not in taken else None
-        call = _Standardizing(inputs, name, beyond_scaling=standardize is True)
-        outputs = call.finish(replay(features, inputs, call))
-    else:
-        outputs = replay(features, inputs, lambda layer, *x, **kw: layer(*x, **kw))
+    name = None
+    if "standardize" not in [layer.name for layer in features.layers]:
+        name = "standardize"
+    call = _Rebuilding(inputs, name, insert, beyond_scaling=standardize is True)
+    outputs = call.finish(replay(features, inputs, call))
+    call.copies.take_weights()
     return keras.Model(inputs, outputs, name="backbone")
 
 
-class _Standardizing:
-    """Calls the operations of a network, with a Normalization layer put in.
+class _Rebuilding:
+    """Calls copies of the layers of a network, with a Normalization layer put in.
 
     It stands behind the leading augmentation, in front of all else that the image
     passes.
@@ -308,14 +309,18 @@ class _Standardizing:
         Input of the network.
     name : str or None
         Name of the layer.
+    insert : bool
+        Whether to put it in.
     beyond_scaling : bool
         Whether it stands behind scaling of the network's own, too.
     """
 
-    def __init__(self, image, name, beyond_scaling):
+    def __init__(self, image, name, insert, beyond_scaling):
         self.layer = keras.layers.Normalization(name=name)
+        self.copies = LayerCopies()
         self.passed = {"augmentation"} | ({"scaling"} if beyond_scaling else set())
-        self.open = {id(image): image}  # tensors that are not standardised yet
+        # Tensors that are not standardised yet, but shall be.
+        self.open = {id(image): image} if insert else {}
         self.standardized = {}
 
     def __call__(self, operation, *args, **kwargs):
@@ -323,13 +328,13 @@ class _Standardizing:
         tensors = [x for x in keras.tree.flatten((args, kwargs)) if id(x) in self.open]
         found = kinds(operation) - {"neutral"}
         if tensors and found and found <= self.passed:
-            outputs = operation(*args, **kwargs)
+            outputs = self.copies(operation)(*args, **kwargs)
             self.open.update((id(x), x) for x in keras.tree.flatten(outputs))
             return outputs
         if tensors and is_graph(operation) and self._enters(operation):
             return replay(operation, args[0], self)
         args, kwargs = keras.tree.map_structure(self.finish, (args, kwargs))
-        return operation(*args, **kwargs)
+        return self.copies(operation)(*args, **kwargs)
 
     def _enters(self, nested):
         """Whether a nested network begins with something that comes before."""
@@ -499,26 +504,29 @@ def split_frozen(network):
         layer is frozen, or where the layers are not one chain.
     """
     backbone = network.backbone
-    chain = backbone.layers
-    constant = list(itertools.takewhile(_is_constant, chain))
-    if not any(layer.weights for layer in constant if layer in network.layers):
-        return None
-    try:
-        if any(b.input is not a.output for a, b in itertools.pairwise(chain)):
+    chain = calls(backbone)
+    outputs = [backbone.inputs[0], *(call.outputs[0] for call in chain)]
+    for call, seen in zip(chain, outputs, strict=False):
+        if len(call.outputs) > 1 or [id(x) for x in call.input_tensors] != [id(seen)]:
             return None
-    except (AttributeError, ValueError):  # a layer that is used twice
+    operations = [call.operation for call in chain]
+    constant = list(itertools.takewhile(_is_constant, operations))
+    is_used_twice = len(set(map(id, operations))) < len(operations)
+    if is_used_twice or not any(x.weights for x in constant if x in network.layers):
         return None
-    cut = constant[-1].output
+    cut = outputs[len(constant)]
     rest = inputs = keras.Input(cut.shape[1:])
     if len(constant) < len(chain):
-        rest = keras.Model(cut, backbone.output)(rest)
+        rest = keras.Model(cut, outputs[-1])(rest)
     for layer in network.classifier.operations[2:]:  # behind images and backbone
         rest = layer(rest)
-    return keras.Model(backbone.input, cut), keras.Model(inputs, rest)
+    return keras.Model(outputs[0], cut), keras.Model(inputs, rest)
 
 
 def _is_constant(layer):
-    """Whether a layer does the same to an image at every step of training."""
+    """Whether a layer or operation does the same at every step of training."""
+    if not isinstance(layer, keras.layers.Layer):
+        return type(layer).__module__.startswith("keras.")
     if isinstance(layer, keras.Model):
         return is_graph(layer) and all(map(_is_constant, layer.layers))
     return (

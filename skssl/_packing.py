@@ -11,15 +11,15 @@ import contextlib
 import os
 import sys
 import tempfile
-import threading
 import types
 import warnings
 from copy import copy, deepcopy
 
 import joblib
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 
 from ._archive import keras_file, reason
+from ._runtime import LOCK, seeded
 
 # Where Keras puts what belongs to the graph of a network, not to its settings.
 OF_THE_GRAPH = frozenset(
@@ -32,7 +32,6 @@ OF_THE_GRAPH = frozenset(
 )
 # Attributes of an estimator that are parts of the networks in others.
 OF_OTHERS = "_network", "backbone_"
-_renaming = threading.RLock()
 
 
 def _is_of_keras(value):
@@ -172,7 +171,7 @@ def named_functions(value):
         The functions and classes of the user's own that it consists of, by name.
     """
     names, before = _Names(), []
-    with _renaming:
+    with LOCK:
         try:
             for part in _parts(value, {}):
                 if not _is_of_keras(part):
@@ -233,8 +232,6 @@ class Packed:
         if self.content is None:
             return unpacked(self.objects["code"])
         import keras
-
-        from ._runtime import seeded
 
         # No lambda is in the text: so nothing in it is code, and Keras may stay safe.
         with seeded(0), tempfile.TemporaryDirectory() as folder:
@@ -324,11 +321,6 @@ def unpacked(value):
     if isinstance(value, Packed):
         return value.unpacked()
     return _with_parts(value, unpacked)
-
-
-def cloned(value):
-    """Return what `sklearn.base.clone` does, with copies of the networks in it."""
-    return unpacked(clone(packed(value), safe=False))
 
 
 def _with_parts(value, function):

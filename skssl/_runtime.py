@@ -57,7 +57,6 @@ def prepare_tensorflow():
     from keras.src.random import seed_generator
 
     check_backend()  # the configuration file of Keras may name another one
-    _process_of_tensorflow = os.getpid()
     # Give TensorFlow as many threads as joblib allows a worker, in OMP_NUM_THREADS.
     n_threads = os.environ.get("OMP_NUM_THREADS", "")
     threads = tf.config.threading
@@ -67,6 +66,7 @@ def prepare_tensorflow():
             threads.set_inter_op_parallelism_threads(int(n_threads))
     # Keras takes every default seed from this name. No public way leads there.
     seed_generator.python_random = _SeedSource()
+    _process_of_tensorflow = os.getpid()
 
 
 class _SeedSource:

@@ -7,6 +7,8 @@ Two private names serve that: `_get_compile_kwargs` and `_fit_callbacks` of a wr
 """
 
 import inspect
+import re
+from collections import Counter
 from functools import partial
 from numbers import Integral, Real
 
@@ -194,6 +196,12 @@ def compile_settings(wrapper):
         # There is one output, so a list or dict by output says no more than a list.
         given = [x for x in keras.tree.flatten(settings.get(name)) if x is not None]
         settings[name] = [fresh_metric(x) for x in given] or None
+    places = ("metrics", "compile__metrics", "compile__weighted_metrics")
+    of_user = keras.tree.flatten([getattr(wrapper, name, None) for name in places])
+    if not model.compiled and not any(
+        isinstance(metric, keras.metrics.Metric) for metric in of_user
+    ):
+        _name_afresh((settings["metrics"] or []) + (settings["weighted_metrics"] or []))
     if not settings["metrics"] and not settings["weighted_metrics"]:
         settings["metrics"] = ["accuracy"]
     for name in ("run_eagerly", "auto_scale_loss", "jit_compile"):
@@ -203,6 +211,20 @@ def compile_settings(wrapper):
     n_steps = settings.get("steps_per_execution", 1)
     check_scalar(n_steps, "steps_per_execution", Integral, min_val=1)
     return settings
+
+
+def _name_afresh(metrics):
+    """Name metrics that were given by name as in a new process: auc, then auc_1.
+
+    Keras numbers them through the whole process, so the histories of two fits would
+    have different keys, and a callback would monitor a name of the first alone.
+    """
+    counts = Counter()
+    for metric in metrics:
+        base = re.sub(r"_\d+$", "", getattr(metric, "name", ""))
+        if base and base.replace("_", "") == type(metric).__name__.lower():
+            metric.name = f"{base}_{counts[base]}" if counts[base] else base
+            counts[base] += 1
 
 
 def _only_one(name, value):

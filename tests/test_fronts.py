@@ -286,10 +286,11 @@ def test_normalization_behind_rescaling_is_adapted_to_what_comes_out_of_it():
 
 
 def test_normalization_behind_a_convolution_is_adapted_to_its_output():
-    norm = layers.Normalization()
-    convolution = layers.Conv2D(4, 3)
-    backbone = adapted(behind(lambda x: x, convolution, norm), DIGITS[:300])
-    seen = keras.Model(backbone.input, norm.output)(DIGITS[:300])
+    body = layers.Conv2D(4, 3), layers.Normalization(name="behind")
+    backbone = adapted(behind(lambda x: x, *body), DIGITS[:300])
+    seen = keras.Model(backbone.input, backbone.get_layer("behind").output)(
+        DIGITS[:300]
+    )
     seen = keras.ops.convert_to_numpy(seen)
     assert_allclose(seen.mean((0, 1, 2)), np.zeros(4), atol=1e-3)
     assert_allclose(seen.std((0, 1, 2)), np.ones(4), atol=1e-3)
@@ -465,6 +466,47 @@ def test_a_softmax_over_another_axis_is_no_head():
 
     with pytest.raises(ValueError, match="must end in a class head"):
         build_network(build, (8, 8, 1), 0, CLASSES)
+
+
+@pytest.mark.parametrize("end", ["pooled", "conv2d"])
+def test_a_model_that_the_user_goes_on_with_is_left_alone(end, quick):
+    inputs = keras.Input((8, 8, 1))
+    x = layers.Conv2D(8, 3, activation="relu", name="conv2d")(inputs)
+    x = layers.MaxPooling2D()(layers.BatchNormalization()(x))
+    live = keras.Model(inputs, layers.Flatten(name="pooled")(x))
+    expected = live.predict(DIGITS[:5], verbose=0)
+
+    def build(meta):
+        features = layers.Flatten()(live.get_layer(end).output)
+        return keras.Model(live.input, layers.Dense(meta["n_classes_"])(features))
+
+    clf = SelfSupervisedClassifier(
+        quick(build, epochs=20), pretrain_epochs=1, random_state=0
+    )
+    for _ in range(2):
+        score = clf.fit(DIGITS[:300], LABELS[:300]).score(DIGITS[:300], LABELS[:300])
+        assert score > 0.8
+    assert_array_equal(live.predict(DIGITS[:5], verbose=0), expected)
+    keras.Model(live.input, live.get_layer("conv2d").output)
+
+
+def test_layers_that_are_called_anew_keep_their_weights_and_settings():
+    def activation(x):
+        return keras.ops.relu(x) * 2
+
+    frozen = layers.Conv2D(4, 3, activation="relu")
+    frozen.trainable = False
+    own = layers.Conv2D(4, 1, activation=activation)  # no configuration says it whole
+    adapted_inside = layers.Normalization()
+    inner = nested(layers.BatchNormalization(), adapted_inside, shape=(6, 6, 4))
+    adapted_inside.adapt(np.random.default_rng(0).normal(3, 2, (9, 6, 6, 4)))
+    body = [frozen, own, inner, layers.Lambda(lambda x: x - 1)]
+    model = behind(lambda x: x, *body)({"X_shape_": (1, 8, 8, 1), "n_classes_": 10})
+    before = keras.Model(model.input, model.layers[-1].input)
+    expected = before(standardized(DIGITS[:9]).astype(np.float32))
+    backbone = adapted(lambda: model, DIGITS[:9])
+    assert_allclose(backbone(DIGITS[:9]), expected, rtol=1e-3, atol=1e-4)
+    assert [x.trainable for x in backbone.layers if x.name == frozen.name] == [False]
 
 
 # Networks that cannot learn from a pretext task

@@ -16,7 +16,7 @@ from scikeras.wrappers import KerasClassifier
 from sklearn.base import clone
 
 from skssl import RotationPretext, SelfSupervisedClassifier, SelfSupervisedEncoder
-from skssl._packing import cloned, packed, unpacked
+from skssl._packing import packed, unpacked
 
 # Keras says that it is about to look at the code of a lambda, to write it.
 pytestmark = pytest.mark.filterwarnings(
@@ -340,7 +340,7 @@ def test_own_losses_and_optimizers_as_parameters_come_back(users_code, tmp_path)
         assert again.loss is not wrapper.loss
         assert again.optimizer.learning_rate == 0.125
         assert type(again.metrics[0]) is keras.metrics.SparseCategoricalAccuracy
-    assert type(cloned(wrapper).loss) is users_code.Error
+    assert type(unpacked(clone(packed(wrapper))).loss) is users_code.Error
 
 
 def test_the_network_that_a_callback_saw_is_not_written(quick, few_labels):

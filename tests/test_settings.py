@@ -1065,3 +1065,16 @@ def test_errors_that_lose_no_pretraining_and_interruptions_have_no_note(params, 
     with pytest.raises((ZeroDivisionError, KeyboardInterrupt)) as caught:
         clf.fit(*train)
     assert not getattr(caught.value, "__notes__", None)
+
+
+def test_metrics_given_by_name_are_called_alike_in_every_fit(train):
+    stopping = keras.callbacks.EarlyStopping("val_auc", mode="max")
+    wrapper = kc(
+        loss="categorical_crossentropy",
+        metrics=["AUC", keras.metrics.AUC],
+        validation_split=0.2,
+        callbacks=[stopping],
+    )
+    for _ in range(2):
+        history = classifier(wrapper).fit(*train).finetune_history_
+        assert {"auc", "auc_1", "val_auc"} <= set(history)

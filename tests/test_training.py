@@ -104,6 +104,22 @@ def test_a_layer_that_changes_ends_the_constant_part(extra, frozen_layers):
         ]
 
 
+def test_a_network_that_divides_its_images_is_parted_too():
+    def build(meta):
+        inputs = keras.Input(IMAGE_SHAPE)
+        x = keras.layers.Conv2D(4, 3, activation="relu")(inputs / 255.0)
+        x = keras.layers.Dense(8)(keras.layers.Flatten()(x))
+        return keras.Model(inputs, keras.layers.Dense(meta["n_classes_"])(x))
+
+    network = build_network(build, IMAGE_SHAPE, 0, np.arange(3))
+    freeze(network, 2)
+    front, rest = split_frozen(network)
+    images = np.random.default_rng(0).random((5, *IMAGE_SHAPE), dtype=np.float32)
+    assert_allclose(rest(front(images)), network.classifier(images), atol=1e-6)
+    assert not front.trainable_weights
+    assert front.output_shape == (None, 144)
+
+
 def test_networks_that_are_no_chain_are_not_parted():
     def residual(meta):
         inputs = keras.Input(IMAGE_SHAPE)
