@@ -1,10 +1,10 @@
 """Self-supervised learning for scikit-learn users."""
 
 from ._classifier import SelfSupervisedClassifier
-from ._cnn import build_cnn
 from ._encoder import SelfSupervisedEncoder
 from ._model_selection import SemiSupervisedKFold
-from ._persistence import load
+from ._networks.cnn import build_cnn
+from ._storage.persistence import load
 from .display import (
     EmbeddingDisplay,
     PredictionDisplay,

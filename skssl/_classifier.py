@@ -19,8 +19,9 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from ._checkpoint import Checkpoint, key_of
-from ._distinct import distinct_images, merge_equal_rows
+from ._data.images import channels_first_hint, validate_images, warn_of_volumes
+from ._data.labels import encode_labels, known_labels, label_array
+from ._data.training_set import distinct_images, merge_equal_rows
 from ._encoder import (
     MAX_SEED,
     SelfSupervisedEncoder,
@@ -28,12 +29,11 @@ from ._encoder import (
     fitted_pretext,
     seed_source,
 )
-from ._identity import identity
-from ._images import channels_first_hint, validate_images, warn_of_volumes
-from ._labels import encode_labels, known_labels, label_array
-from ._packing import PacksNetworks
-from ._persistence import SaveMixin
+from ._networks.identity import identity
+from ._networks.packing import PacksNetworks
 from ._runtime import check_backend
+from ._storage.checkpoint import Checkpoint, key_of
+from ._storage.persistence import SaveMixin
 
 
 def _pretrained(classifier):
@@ -366,7 +366,7 @@ class SelfSupervisedClassifier(
         if network is None:
             network = self._built_network(seeds[1], self.model_)
 
-        from ._training import finetune
+        from ._training.loop import finetune
 
         epochs = len(next(iter(self.finetune_history_.values()), ()))
         optimizer = getattr(network.classifier, "optimizer", None)  # none at first
@@ -520,8 +520,8 @@ class SelfSupervisedClassifier(
     def _train(
         self, images, classes, distinct, rows, targets, weights, previous, only_epoch
     ):
-        from ._callbacks import callback_identity
-        from ._networks import describe, set_statistics, transfer_weights
+        from ._networks.network import describe, set_statistics, transfer_weights
+        from ._training.callbacks import callback_identity
 
         encoder_seed, network_seed, finetune_seed = self._seeds()
         self.classes_ = classes
@@ -579,8 +579,8 @@ class SelfSupervisedClassifier(
 
     def _check_finetuning(self, network, targets, weights, seed, only_epoch):
         """Find what is wrong with the settings of fine-tuning before it is too late."""
-        from ._training import split_validation
-        from ._trial import check_monitors, try_settings
+        from ._networks.trial import check_monitors, try_settings
+        from ._training.loop import split_validation
 
         names = try_settings(network, weights is not None)
         if only_epoch is not None:
@@ -611,7 +611,7 @@ class SelfSupervisedClassifier(
 
     def _finetuned(self, network, *args, **kwargs):
         """Fine-tune; where that fails, say what has become of the pretraining."""
-        from ._training import finetune
+        from ._training.loop import finetune
 
         try:
             return finetune(network, *args, verbose=self.verbose, **kwargs)
@@ -637,7 +637,7 @@ class SelfSupervisedClassifier(
 
     def _built_network(self, seed, initial_model):
         """Return the network, with fresh weights or those of a model."""
-        from ._networks import build_network, copy_weights, freeze
+        from ._networks.network import build_network, copy_weights, freeze
 
         standardize = self.standardize
         if standardize == "auto" and self.encoder is not None:
@@ -727,7 +727,7 @@ class SelfSupervisedClassifier(
         probabilities : ndarray of shape (n_samples, n_classes), float32
             Columns in the order of `classes_`.
         """
-        from ._training import predict
+        from ._training.loop import predict
 
         probabilities = predict(self._fitted("model_"), self._check_images(X))
         if probabilities.shape[1] == 1:  # one sigmoid unit: that of the second class
@@ -764,7 +764,7 @@ class SelfSupervisedClassifier(
         embedding : ndarray of shape (n_samples, n_embedding), float32
             Output of the backbone.
         """
-        from ._training import predict
+        from ._training.loop import predict
 
         backbone = self._fitted("model_").get_layer("backbone")
         return predict(backbone, self._check_images(X))

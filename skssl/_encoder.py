@@ -15,13 +15,13 @@ from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from ._checkpoint import Checkpoint, cached, key_of
-from ._distinct import distinct_images
-from ._identity import identity
-from ._images import validate_images, warn_of_channels_first
-from ._packing import PacksNetworks
-from ._persistence import SaveMixin
+from ._data.images import validate_images, warn_of_channels_first
+from ._data.training_set import distinct_images
+from ._networks.identity import identity
+from ._networks.packing import PacksNetworks
 from ._runtime import check_backend
+from ._storage.checkpoint import Checkpoint, cached, key_of
+from ._storage.persistence import SaveMixin
 from .pretext import GivenViews, PretextTask, RotationPretext
 
 MAX_SEED = np.iinfo(np.int32).max
@@ -263,14 +263,14 @@ class SelfSupervisedEncoder(
         )
         self.pretext_ = fitted_pretext(self.pretext, images)
 
-        from ._networks import (
+        from ._networks.network import (
             build_network,
             check_pretraining,
             copy_weights,
             describe,
             set_statistics,
         )
-        from ._training import build_pretext_model, pretrain
+        from ._training.loop import build_pretext_model, pretrain
 
         random_state = seed_source(self.random_state, self.estimator)
         seeds = check_random_state(random_state).randint(MAX_SEED, size=2)
@@ -340,7 +340,7 @@ class SelfSupervisedEncoder(
         embedding : ndarray of shape (n_samples, n_embedding), float32
             Output of the backbone.
         """
-        from ._training import predict
+        from ._training.loop import predict
 
         images = self._check_images(X)
         return predict(self.backbone_, images[:, 0] if images.ndim == 5 else images)
@@ -360,7 +360,7 @@ class SelfSupervisedEncoder(
         labels : ndarray of shape (n_samples, n_views), int64
             Predicted labels; a perfect row is ``0, 1, …, n_views - 1``.
         """
-        from ._training import predict_pretext
+        from ._training.loop import predict_pretext
 
         images = self._check_task_images(X)
         return predict_pretext(self.pretext_model_, self.pretext_, images)
@@ -383,7 +383,7 @@ class SelfSupervisedEncoder(
         score : float
             First metric of the task; minus its loss where it has no metric.
         """
-        from ._training import evaluate_pretext
+        from ._training.loop import evaluate_pretext
 
         images = self._check_task_images(X)
         return evaluate_pretext(

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.model_selection import StratifiedKFold
 from sklearn.utils import indexable
 
-from ._labels import known_labels
+from ._data.labels import known_labels
 
 
 class SemiSupervisedKFold(StratifiedKFold):

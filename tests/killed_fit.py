@@ -13,7 +13,7 @@ import numpy as np
 from scikeras.wrappers import KerasClassifier
 from sklearn.datasets import load_digits
 
-import skssl._checkpoint
+import skssl._storage.checkpoint
 from skssl import SelfSupervisedClassifier, build_cnn
 
 
@@ -21,7 +21,7 @@ def kill_at_a_write():
     """Make this process kill itself as its environment says."""
     after = int(os.environ.get("KILL_AFTER_WRITES", -1))
     during = int(os.environ.get("KILL_WHILE_WRITING", -1))
-    pack, replace = skssl._checkpoint.pack, os.replace
+    pack, replace = skssl._storage.checkpoint.pack, os.replace
     n_writes = 0
 
     def pack_or_die(state):
@@ -36,7 +36,7 @@ def kill_at_a_write():
             os.kill(os.getpid(), signal.SIGKILL)
         replace(source, target)
 
-    skssl._checkpoint.pack, os.replace = pack_or_die, replace_or_die
+    skssl._storage.checkpoint.pack, os.replace = pack_or_die, replace_or_die
 
 
 def main(folder, result):

@@ -17,7 +17,7 @@ from sklearn.model_selection import GridSearchCV
 
 import skssl._encoder
 from skssl import RotationPretext, SelfSupervisedClassifier, SelfSupervisedEncoder
-from skssl._checkpoint import (
+from skssl._storage.checkpoint import (
     Checkpoint,
     cached,
     fingerprint,
@@ -31,16 +31,16 @@ SCRIPT = Path(__file__).with_name("killed_fit.py")
 @pytest.fixture
 def pretrainings(monkeypatch):
     """Return a list that grows by one at each pretraining that is really done."""
-    import skssl._training
+    import skssl._training.loop
 
     done = []
-    pretrain = skssl._training.pretrain
+    pretrain = skssl._training.loop.pretrain
 
     def counted(*args, **kwargs):
         done.append(True)
         return pretrain(*args, **kwargs)
 
-    monkeypatch.setattr(skssl._training, "pretrain", counted)
+    monkeypatch.setattr(skssl._training.loop, "pretrain", counted)
     return done
 
 
@@ -540,7 +540,7 @@ def test_an_error_of_the_training_is_not_taken_for_one_of_the_cache(tmp_path):
 def test_two_processes_share_a_cache(tmp_path):
     code = (
         "import sys, time\n"
-        "from skssl._checkpoint import cached\n"
+        "from skssl._storage.checkpoint import cached\n"
         "for k in range(20):\n"
         "    time.sleep(0.01)\n"
         "    expected = [k % 7] * 9\n"

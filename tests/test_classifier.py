@@ -20,7 +20,7 @@ from skssl import (
     SelfSupervisedEncoder,
     build_cnn,
 )
-from skssl._labels import encode_labels
+from skssl._data.labels import encode_labels
 
 
 def cnn(units=10, activation="softmax", dropout=0.0):
@@ -325,7 +325,7 @@ def test_what_has_no_effect_beside_an_encoder_is_said_before_training(
     clf = SelfSupervisedClassifier(
         encoder=FrozenEstimator(fitted.encoder_), random_state=0, **params
     )
-    monkeypatch.setattr("skssl._training.finetune", stop)
+    monkeypatch.setattr("skssl._training.loop.finetune", stop)
     with pytest.raises(Stop), pytest.warns(UserWarning, match=message) as caught:
         clf.fit(X, y)
     assert [x.filename for x in caught] == [__file__]

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.utils.class_weight import compute_sample_weight
 
-import skssl._training
+import skssl._training.loop
 from skssl import SelfSupervisedClassifier, TrainingCurveDisplay, load
 
 N_TRAIN = 150
@@ -123,7 +123,7 @@ def test_an_interrupted_first_partial_fit_goes_on_after_pretraining(
         def interrupted(*args, **kwargs):
             raise KeyboardInterrupt
 
-        patch.setattr(skssl._training, "finetune", interrupted)
+        patch.setattr(skssl._training.loop, "finetune", interrupted)
         with pytest.raises(KeyboardInterrupt):
             clf.partial_fit(*train, classes=range(10))
     (kept,) = tmp_path.iterdir()
@@ -305,13 +305,13 @@ def test_an_interrupted_partial_fit_changes_nothing(
         clf.partial_fit(*later)
     before, weights = dict(vars(started)), weights_of(started.model_)
     with monkeypatch.context() as patch:
-        run = skssl._training._run
+        run = skssl._training.loop._run
 
         def interrupted(*args, **kwargs):
             run(*args, **kwargs)
             raise KeyboardInterrupt
 
-        patch.setattr(skssl._training, "_run", interrupted)
+        patch.setattr(skssl._training.loop, "_run", interrupted)
         with pytest.raises(KeyboardInterrupt):
             started.partial_fit(*later)
     assert vars(started) == before

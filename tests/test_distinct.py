@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skssl._distinct import distinct_images, merge_equal_rows
+from skssl._data.training_set import distinct_images, merge_equal_rows
 
 RNG = np.random.default_rng(0)
 

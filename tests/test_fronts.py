@@ -8,9 +8,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import load_digits
 
 from skssl import SelfSupervisedClassifier, SelfSupervisedEncoder, build_cnn
-from skssl._distinct import distinct_images
-from skssl._graph import call_of, calls, kinds
-from skssl._networks import build_network, set_statistics
+from skssl._data.training_set import distinct_images
+from skssl._networks.graph import call_of, calls, kinds
+from skssl._networks.network import build_network, set_statistics
 
 DIGITS, LABELS = load_digits(return_X_y=True)
 DIGITS = np.round(DIGITS * 255 / 16).astype(np.uint8).reshape(-1, 8, 8, 1)

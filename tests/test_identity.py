@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from skssl import RotationPretext
-from skssl._identity import Unidentifiable, identity, own_code
+from skssl._networks.identity import Unidentifiable, identity, own_code
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ import sys
 import keras
 import numpy as np
 from skssl import RotationPretext
-from skssl._identity import identity, own_code
+from skssl._networks.identity import identity, own_code
 sys.path.insert(0, sys.argv[1])
 import users_network
 for _ in range(int(sys.argv[2])):
@@ -511,7 +511,7 @@ def test_state_that_cannot_be_read_is_refused():
 
 
 def test_too_many_objects_are_refused(monkeypatch):
-    monkeypatch.setattr("skssl._identity.MAX_OBJECTS", 20)
+    monkeypatch.setattr("skssl._networks.identity.MAX_OBJECTS", 20)
     with pytest.raises(Unidentifiable, match="more than 20 objects"):
         identity([[k] for k in range(30)])
 

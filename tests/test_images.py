@@ -5,7 +5,7 @@ from numpy.testing import assert_array_equal
 from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator
 
-from skssl._images import (
+from skssl._data.images import (
     channels_first_hint,
     load_batch,
     validate_images,

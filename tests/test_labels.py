@@ -15,7 +15,7 @@ from skssl import (
     SemiSupervisedKFold,
     load,
 )
-from skssl._labels import encode_labels, is_missing, known_labels
+from skssl._data.labels import encode_labels, is_missing, known_labels
 
 MISSING = [np.nan, float("nan"), np.float32("nan"), pd.NA, pd.NaT]
 
@@ -92,7 +92,7 @@ def test_a_string_dtype_of_numpy_is_text():
 def test_missing_labels_are_found_without_pandas():
     code = (
         "import sys; sys.modules['pandas'] = None\n"
-        "from skssl._labels import known_labels\n"
+        "from skssl._data.labels import known_labels\n"
         "print(known_labels([1, None, 0, float('nan')], float('nan')))"
     )
     output = subprocess.check_output([sys.executable, "-c", code], text=True)

@@ -16,7 +16,7 @@ from sklearn.model_selection import (
 from sklearn.semi_supervised import SelfTrainingClassifier
 
 from skssl import SelfSupervisedClassifier, SemiSupervisedKFold, build_cnn
-from skssl._labels import known_labels
+from skssl._data.labels import known_labels
 
 
 @pytest.fixture(scope="module")

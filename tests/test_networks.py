@@ -5,8 +5,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scikeras.wrappers import KerasClassifier
 
 from skssl import build_cnn
-from skssl._distinct import distinct_images
-from skssl._networks import (
+from skssl._data.training_set import distinct_images
+from skssl._networks.network import (
     build_network,
     copy_weights,
     finetune_schedule,

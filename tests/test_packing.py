@@ -16,7 +16,7 @@ from scikeras.wrappers import KerasClassifier
 from sklearn.base import clone
 
 from skssl import RotationPretext, SelfSupervisedClassifier, SelfSupervisedEncoder
-from skssl._packing import packed, unpacked
+from skssl._networks.packing import packed, unpacked
 
 # Keras says that it is about to look at the code of a lambda, to write it.
 pytestmark = pytest.mark.filterwarnings(

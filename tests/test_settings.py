@@ -13,19 +13,19 @@ from scikeras.wrappers import KerasClassifier
 from sklearn.base import clone
 from sklearn.ensemble import BaggingClassifier
 
-import skssl._training
+import skssl._training.loop
 from skssl import SelfSupervisedClassifier, SelfSupervisedEncoder, build_cnn
-from skssl._callbacks import callback_identity
-from skssl._copies import copied_model, fresh_metric, fresh_optimizer
-from skssl._networks import build_network
-from skssl._settings import (
+from skssl._networks.copies import copied_model, fresh_metric, fresh_optimizer
+from skssl._networks.network import build_network
+from skssl._networks.settings import (
     COMPILE_SETTINGS,
     FIT_SETTINGS,
     REFUSED_FIT_SETTINGS,
     wrap,
 )
-from skssl._training import split_validation
-from skssl._trial import try_settings
+from skssl._networks.trial import try_settings
+from skssl._training.callbacks import callback_identity
+from skssl._training.loop import split_validation
 
 IMAGE_SHAPE = (8, 8, 1)
 META = {"X_shape_": (1, *IMAGE_SHAPE), "n_classes_": 10}
@@ -48,7 +48,7 @@ def unpretrained(monkeypatch):
     def begin(*args, **kwargs):
         raise AssertionError("Pretraining began.")
 
-    monkeypatch.setattr(skssl._training, "pretrain", begin)
+    monkeypatch.setattr(skssl._training.loop, "pretrain", begin)
 
 
 def small_cnn(meta):
@@ -509,7 +509,7 @@ def test_a_callback_counts_as_it_was_before_an_interruption():
     assert callback_identity(Watch()) != before
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            with skssl._callbacks.used([callback], checkpoint="any"):
+            with skssl._training.callbacks.used([callback], checkpoint="any"):
                 callback.logs.append({"loss": 1.0})
                 raise KeyboardInterrupt
         assert callback_identity(callback) == before

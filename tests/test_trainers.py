@@ -6,11 +6,11 @@ import pytest
 import tensorflow as tf
 from numpy.testing import assert_allclose, assert_array_equal
 
-import skssl._trainers
+import skssl._training.reuse
 from skssl import RotationPretext, SelfSupervisedClassifier, SelfSupervisedEncoder
-from skssl._distinct import distinct_images
-from skssl._networks import build_network, set_statistics
-from skssl._trainers import (
+from skssl._data.training_set import distinct_images
+from skssl._networks.network import build_network, set_statistics
+from skssl._training.reuse import (
     BlockTrainer,
     FusedAdam,
     architecture,
@@ -27,7 +27,7 @@ TARGETS = np.arange(20) % 3
 def idle(monkeypatch):
     """Let each test begin without copies that wait."""
     copies = {}
-    monkeypatch.setattr(skssl._trainers, "_idle", copies)
+    monkeypatch.setattr(skssl._training.reuse, "_idle", copies)
     return copies
 
 
@@ -64,7 +64,7 @@ def labelled(images, seed, targets):
     return images, targets
 
 
-labelled.__module__ = "skssl._training"  # as if it were the package's own
+labelled.__module__ = "skssl._training.loop"  # as if it were the package's own
 
 
 def blocks():
@@ -274,11 +274,11 @@ def test_a_training_that_fails_leaves_no_copy(idle):
 
 
 def test_few_and_small_copies_are_kept(idle, monkeypatch):
-    monkeypatch.setattr(skssl._trainers, "MAX_IDLE", 2)
+    monkeypatch.setattr(skssl._training.reuse, "MAX_IDLE", 2)
     for n_filters in (1, 2, 3):
         trained_weights(network(model__filters=(n_filters,)))
     assert len(idle) == 2
-    monkeypatch.setattr(skssl._trainers, "MAX_IDLE_WEIGHTS", 10)
+    monkeypatch.setattr(skssl._training.reuse, "MAX_IDLE_WEIGHTS", 10)
     idle.clear()
     trained_weights(network())
     assert idle == {}

@@ -12,10 +12,10 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 
-import skssl._training
+import skssl._training.loop
 from skssl import SelfSupervisedClassifier, SelfSupervisedEncoder
-from skssl._networks import build_network, freeze, split_frozen
-from skssl._training import _Batches
+from skssl._networks.network import build_network, freeze, split_frozen
+from skssl._training.loop import _Batches
 
 IMAGE_SHAPE = (8, 8, 1)
 
@@ -53,7 +53,7 @@ def test_frozen_layers_are_computed_once_with_the_same_result(
         random_state=0,
     ).fit(X, y)
     parts = []
-    monkeypatch.setattr(skssl._training, "split_frozen", parts.append)
+    monkeypatch.setattr(skssl._training.loop, "split_frozen", parts.append)
     through = clone(clf).fit(X, y)
     assert len(parts) == 1
     assert_allclose(through.predict_proba(X), clf.predict_proba(X), atol=1e-4)
@@ -145,7 +145,7 @@ def test_frozen_outputs_too_large_to_keep_are_not_kept(few_labels, quick, monkey
         quick(), pretrain_epochs=1, frozen_layers="all", random_state=0
     )
     kept = clf.fit(X, y).predict_proba(X)
-    monkeypatch.setattr(skssl._training, "MAX_FROZEN_BYTES", 10)
+    monkeypatch.setattr(skssl._training.loop, "MAX_FROZEN_BYTES", 10)
     assert_allclose(clone(clf).fit(X, y).predict_proba(X), kept, atol=1e-4)
 
 
@@ -207,7 +207,7 @@ def test_blocks_are_cut_where_images_are_large(
     X, _ = few_labels
     encoder = SelfSupervisedEncoder(quick(), epochs=2, random_state=0)
     expected = encoder.fit(X).history_
-    monkeypatch.setattr(skssl._training, "MAX_BLOCK_BYTES", max_bytes)
+    monkeypatch.setattr(skssl._training.loop, "MAX_BLOCK_BYTES", max_bytes)
     assert clone(encoder).fit(X).history_ == expected
 
 
@@ -321,7 +321,7 @@ def test_a_forked_process_is_refused_in_words(few_labels, quick):
 
 def test_workers_keep_to_their_share_of_the_cores():
     code = (
-        "import skssl._networks, tensorflow as tf\n"
+        "import skssl._networks.network, tensorflow as tf\n"
         "threading = tf.config.threading\n"
         "print(threading.get_intra_op_parallelism_threads(),\n"
         "      threading.get_inter_op_parallelism_threads())\n"

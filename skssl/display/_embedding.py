@@ -10,7 +10,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 
-from .._labels import known_labels
+from .._data.labels import known_labels
 from ._placement import narrow
 
 UNLABELLED = "0.83"  # light grey

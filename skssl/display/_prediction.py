@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_consistent_length, check_random_state
 
-from .._images import validate_images
+from .._data.images import validate_images
 from ._image_grid import ImageGridDisplay, chosen_rows
 
 

@@ -88,7 +88,7 @@ class PretextDisplay(ImageGridDisplay):
                 "estimator must have been pretrained on a task that classifies, as "
                 f"RotationPretext does, got {estimator!r}."
             )
-        from .._training import pretext_views
+        from .._training.loop import pretext_views
 
         images, pretext = encoder._check_task_images(X), encoder.pretext_
         random_state = check_random_state(random_state)

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.base import TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from .._images import (
+from .._data.images import (
     channels_first_hint,
     validate_images,
     warn_of_channels_first,

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ._copies import fresh_metric, is_of_keras
-from ._runtime import seeded
+from .._runtime import seeded
+from .copies import fresh_metric, is_of_keras
 
 COMPARED = ("loss", "loss_weights", "metrics", "weighted_metrics")
 STOPPING = keras.callbacks.EarlyStopping

@@ -8,18 +8,16 @@ of the same architecture and settings: its weights are exchanged, its graph stay
 import contextlib
 import functools
 import inspect
-import itertools
 import json
-import re
-from collections import defaultdict
 
 import joblib
 import keras
 import tensorflow as tf
 
-from ._copies import fresh_optimizer
-from ._graph import all_layers
-from ._runtime import LOCK, prepare_tensorflow, seeded
+from .._networks.contents import architecture
+from .._networks.copies import fresh_optimizer
+from .._networks.graph import all_layers
+from .._runtime import LOCK, prepare_tensorflow, seeded
 
 prepare_tensorflow()  # before the first operation runs
 
@@ -129,24 +127,6 @@ def _live_copy(layer):
     if type(layer) is keras.layers.Normalization and layer.weights:
         return LiveNormalization.from_config(layer.get_config())
     return layer.__class__.from_config(layer.get_config())
-
-
-def architecture(model, compile_kwargs):
-    """Return a network and its settings as text, equal for equal networks."""
-    settings = {
-        key: keras.saving.serialize_keras_object(value)
-        for key, value in compile_kwargs.items()
-    }
-    config = [json.loads(model.to_json()), settings]
-    text = json.dumps(config, sort_keys=True, default=str)
-    # scikeras registers Keras's own classes once it has pickled a model.
-    text = text.replace('"registered_name": ">', '"registered_name": "')
-    # Keras numbers its objects through the whole process: number them from here on.
-    numbers = defaultdict(itertools.count)
-    for name in dict.fromkeys(re.findall(r'"name": "([^"]+)"', text)):
-        base = re.sub(r"_?\d+", "", name)
-        text = text.replace(f'"{name}"', f'"{base}#{next(numbers[base])}"')
-    return text
 
 
 def _is_of_keras(node):

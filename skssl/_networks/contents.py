@@ -11,11 +11,15 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import itertools
+import json
+import re
 import sys
 import sysconfig
 import threading
 import types
 import weakref
+from collections import defaultdict
 
 import numpy as np
 
@@ -101,6 +105,26 @@ def content_hash(*parts):
         part = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
         total.update(len(part).to_bytes(8, "big") + part)
     return total.digest()
+
+
+def architecture(model, compile_kwargs):
+    """Return a network and its settings as text, equal for equal networks."""
+    import keras
+
+    settings = {
+        key: keras.saving.serialize_keras_object(value)
+        for key, value in compile_kwargs.items()
+    }
+    config = [json.loads(model.to_json()), settings]
+    text = json.dumps(config, sort_keys=True, default=str)
+    # scikeras registers Keras's own classes once it has pickled a model.
+    text = text.replace('"registered_name": ">', '"registered_name": "')
+    # Keras numbers its objects through the whole process: number them from here on.
+    numbers = defaultdict(itertools.count)
+    for name in dict.fromkeys(re.findall(r'"name": "([^"]+)"', text)):
+        base = re.sub(r"_?\d+", "", name)
+        text = text.replace(f'"{name}"', f'"{base}#{next(numbers[base])}"')
+    return text
 
 
 # Code
@@ -387,8 +411,6 @@ def _keras_parts(value):
 
     yield from ("Keras", [type(value)])
     if isinstance(value, keras.Model):
-        from ._trainers import architecture
-
         try:
             yield architecture(value, {})
         except Exception as error:

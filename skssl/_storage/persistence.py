@@ -18,17 +18,17 @@ from numbers import Real
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from ._archive import (
+from .._data.labels import is_missing
+from .._networks.packing import reason
+from ..pretext import GivenViews, RotationPretext
+from .archive import (
     expect,
     expect_keys,
     load_network,
     network_bytes,
     read_zip,
-    reason,
     write_zip,
 )
-from ._labels import is_missing
-from .pretext import GivenViews, RotationPretext
 
 FORMAT_VERSION = 1
 STATE, MODEL, PRETEXT_MODEL = "estimator.json", "model.keras", "pretext_model.keras"
@@ -167,7 +167,7 @@ def load(path):
 
 def _estimator_class(name):
     # By its public name: the estimators import this module, not the reverse.
-    return getattr(importlib.import_module(__package__), name)
+    return getattr(importlib.import_module("skssl"), name)
 
 
 # From an estimator to a file

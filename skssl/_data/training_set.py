@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.preprocessing import StandardScaler
 
-from ._images import load_batch
+from .images import load_batch
 
 
 @dataclass

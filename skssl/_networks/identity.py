@@ -11,7 +11,7 @@ references to others. So there is no recursion, and a cycle is nothing special.
 
 import types
 
-from ._contents import (
+from .contents import (
     PLAIN,
     Lenient,
     OwnParts,

@@ -12,8 +12,10 @@ import keras
 import numpy as np
 from keras.src.models.functional import Functional
 
-from ._archive import reason
-from ._graph import (
+from .._data.images import channels_first_hint, load_batch
+from .._runtime import check_process, seeded_process
+from .contents import architecture
+from .graph import (
     GRAPH_CLASSES,
     LayerCopies,
     all_layers,
@@ -25,18 +27,15 @@ from ._graph import (
     normalizations,
     replay,
 )
-from ._identity import Unidentifiable, own_code
-from ._images import channels_first_hint, load_batch
-from ._packing import named_functions
-from ._runtime import check_process, seeded_process
-from ._settings import (
+from .identity import Unidentifiable, own_code
+from .packing import named_functions, reason
+from .settings import (
     compile_settings,
     default_loss,
     fit_settings,
     takes_one_hot,
     wrap,
 )
-from ._trainers import architecture
 
 # Few labels make few batches: with 100 labels in batches of 64, five epochs are ten
 # steps, after which no network has learned anything. So the number of epochs follows

@@ -18,12 +18,12 @@ import numpy as np
 import tensorflow as tf
 from sklearn.model_selection import train_test_split
 
-from ._callbacks import used
-from ._checkpoint import callback_state
-from ._images import load_batch
-from ._networks import finetune_schedule, split_frozen
-from ._runtime import LOCK, check_process, seeded, seeded_process, shared_seeds
-from ._trainers import BlockTrainer, shell, trainer
+from .._data.images import load_batch
+from .._networks.network import finetune_schedule, split_frozen
+from .._runtime import LOCK, check_process, seeded, seeded_process, shared_seeds
+from .._storage.checkpoint import callback_state
+from .callbacks import used
+from .reuse import BlockTrainer, shell, trainer
 
 # So many steps are one call of TensorFlow, if their images are not larger than this.
 STEPS_PER_BLOCK = 32

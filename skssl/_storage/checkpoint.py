@@ -16,7 +16,7 @@ import warnings
 import numpy as np
 from sklearn.utils.validation import check_memory
 
-from ._identity import Unidentifiable, identity
+from .._networks.identity import Unidentifiable, identity
 
 CHECKSUM_BYTES = hashlib.sha256().digest_size
 

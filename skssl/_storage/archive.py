@@ -14,6 +14,8 @@ import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
+from .._networks.packing import keras_file, reason
+
 KERAS_CONFIG, KERAS_WEIGHTS = "config.json", "model.weights.h5"
 KERAS_MEMBERS = {KERAS_CONFIG, KERAS_WEIGHTS, "metadata.json"}
 MAX_CALLS = 20_000  # of layers, where nested networks that are called twice multiply
@@ -57,17 +59,6 @@ ALLOWED_MODULES = (
 )
 
 
-def reason(error):
-    """Say what went wrong; a library that met damaged data raises anything."""
-    message = str(error).rstrip(".")
-    if type(error) is not ValueError:
-        message = f"{type(error).__name__}: {message}"
-    message = " ".join(message.split())
-    if len(message) > 500:  # Keras quotes whole networks, and the cause comes last
-        message = f"{message[:250]} … {message[-250:]}"
-    return message
-
-
 def expect(condition, otherwise):
     if not condition:
         raise ValueError(otherwise)
@@ -104,17 +95,6 @@ def read_zip(file):
         return {entry.filename: archive.read(entry) for entry in entries}
 
 
-def keras_file(model, folder):
-    """Return a network as Keras saves it, by way of a file in a folder."""
-    path = os.path.join(folder, "network.keras")
-    with warnings.catch_warnings():
-        # Keras converts its variables in a way that NumPy 2 warns about.
-        warnings.filterwarnings("ignore", "__array__", DeprecationWarning)
-        model.save(path)
-    with open(path, "rb") as file:
-        return file.read()
-
-
 def network_bytes(model, folder):
     """Return a network in the `.keras` format, without the settings of training."""
     members = read_zip(io.BytesIO(keras_file(model, folder)))
@@ -135,7 +115,7 @@ def load_network(name, data, keras_version):
     """Check a network in the `.keras` format, then let Keras build it."""
     import keras
 
-    from ._runtime import seeded
+    from .._runtime import seeded
 
     members = read_zip(io.BytesIO(data))
     expect_keys(name, members, KERAS_MEMBERS)
@@ -251,7 +231,7 @@ def _weights_to_build(config):
     import keras
     import tensorflow as tf
 
-    from ._runtime import seeded
+    from .._runtime import seeded
 
     def build():
         # Operations enter the graph and are not run; initializers are not called.

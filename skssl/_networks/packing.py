@@ -18,8 +18,7 @@ from copy import copy, deepcopy
 import joblib
 from sklearn.base import BaseEstimator
 
-from ._archive import keras_file, reason
-from ._runtime import LOCK, seeded
+from .._runtime import LOCK, seeded
 
 # Where Keras puts what belongs to the graph of a network, not to its settings.
 OF_THE_GRAPH = frozenset(
@@ -32,6 +31,28 @@ OF_THE_GRAPH = frozenset(
 )
 # Attributes of an estimator that are parts of the networks in others.
 OF_OTHERS = "_network", "backbone_"
+
+
+def reason(error):
+    """Say what went wrong; a library that met damaged data raises anything."""
+    message = str(error).rstrip(".")
+    if type(error) is not ValueError:
+        message = f"{type(error).__name__}: {message}"
+    message = " ".join(message.split())
+    if len(message) > 500:  # Keras quotes whole networks, and the cause comes last
+        message = f"{message[:250]} … {message[-250:]}"
+    return message
+
+
+def keras_file(model, folder):
+    """Return a network as Keras saves it, by way of a file in a folder."""
+    path = os.path.join(folder, "network.keras")
+    with warnings.catch_warnings():
+        # Keras converts its variables in a way that NumPy 2 warns about.
+        warnings.filterwarnings("ignore", "__array__", DeprecationWarning)
+        model.save(path)
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def _is_of_keras(value):

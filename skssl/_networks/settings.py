@@ -18,8 +18,8 @@ from scikeras.utils import loss_name
 from scikeras.wrappers import KerasClassifier
 from sklearn.utils import check_scalar
 
-from ._cnn import build_cnn
-from ._copies import (
+from .cnn import build_cnn
+from .copies import (
     compiled_with,
     copied_model,
     fresh_metric,

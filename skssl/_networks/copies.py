@@ -11,9 +11,8 @@ from numbers import Real
 
 import keras
 
-from ._archive import reason
-from ._graph import all_layers
-from ._packing import packed
+from .graph import all_layers
+from .packing import packed, reason
 
 
 def copied_model(model):

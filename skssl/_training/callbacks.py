@@ -5,8 +5,8 @@ import weakref
 
 import keras
 
-from ._checkpoint import callback_state
-from ._identity import identity
+from .._networks.identity import identity
+from .._storage.checkpoint import callback_state
 
 # What a training was interrupted with: callback -> (identity then, identity before).
 _interrupted = weakref.WeakKeyDictionary()

@@ -1,0 +1,1 @@
+"""Networks: what the user gives, made ready for training."""

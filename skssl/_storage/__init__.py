@@ -1,0 +1,1 @@
+"""Files: checkpoints, the cache and saved estimators."""
