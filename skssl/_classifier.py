@@ -1,39 +1,26 @@
 """SelfSupervisedClassifier: pretrain on all images, fine-tune on the labelled ones."""
 
-import math
 import warnings
+from contextlib import contextmanager
 from copy import copy
+from dataclasses import replace
 from numbers import Integral
 
 import numpy as np
-from sklearn.base import (
-    BaseEstimator,
-    ClassifierMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-)
+from sklearn.base import ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import check_consistent_length, check_random_state, check_scalar
+from sklearn.utils import check_consistent_length, check_scalar
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from ._data.images import channels_first_hint, validate_images, warn_of_volumes
+from ._base import SelfSupervisedEstimator, all_or_nothing, joined
+from ._data.images import channels_first_hint, warn_of_volumes
 from ._data.labels import encode_labels, known_labels, label_array
-from ._data.training_set import distinct_images, merge_equal_rows
-from ._encoder import (
-    MAX_SEED,
-    SelfSupervisedEncoder,
-    check_standardize,
-    fitted_pretext,
-    seed_source,
-)
-from ._networks.identity import identity
-from ._networks.packing import PacksNetworks
+from ._data.training_set import TrainingSet, distinct_images
+from ._encoder import SelfSupervisedEncoder, fitted_pretext
 from ._runtime import check_backend
-from ._storage.checkpoint import Checkpoint, key_of
-from ._storage.persistence import SaveMixin
 
 
 def _pretrained(classifier):
@@ -43,30 +30,7 @@ def _pretrained(classifier):
     return True
 
 
-def _joined(history, more):
-    """Return one history of both, NaN where an epoch has no value.
-
-    The first is None where nothing came before.
-    """
-    if not history:
-        return more
-    empty, no_more = (
-        [math.nan] * len(next(iter(x.values()), ())) for x in (history, more)
-    )
-    return {
-        key: [*history.get(key, empty), *more.get(key, no_more)]
-        for key in {**history, **more}
-    }
-
-
-class SelfSupervisedClassifier(
-    SaveMixin,
-    PacksNetworks,
-    ClassNamePrefixFeaturesOutMixin,
-    ClassifierMixin,
-    TransformerMixin,
-    BaseEstimator,
-):
+class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
     """Image classifier that first learns from images without labels.
 
     `fit` trains a network on a pretext task with *all* images (which way up is this
@@ -260,6 +224,7 @@ class SelfSupervisedClassifier(
         self.random_state = random_state
         self.verbose = verbose
 
+    @all_or_nothing
     def fit(self, X, y, sample_weight=None):
         """Pretrain on all images, then fine-tune on the labelled ones.
 
@@ -293,12 +258,9 @@ class SelfSupervisedClassifier(
         NotFittedError
             If `encoder` is not fitted.
         """
-        check_backend()
-        fitted = copy(self)
-        fitted._fit(X, y, sample_weight)
-        self.__dict__ = fitted.__dict__  # only now: a failed fit changes nothing
-        return self
+        self._fit(X, y, sample_weight)
 
+    @all_or_nothing
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Fine-tune for one more epoch on new rows.
 
@@ -337,93 +299,103 @@ class SelfSupervisedClassifier(
             As in `fit`, if y holds labels that are not among the classes, and if
             `class_weight` is "balanced".
         """
-        check_backend()
         if not hasattr(self, "model_"):
             if classes is None:
                 raise ValueError(
                     "The first call of partial_fit needs classes=, all labels that "
                     "will ever come."
                 )
-            fitted = copy(self)
-            network = fitted._fit(X, y, sample_weight, classes, only_epoch=0)
-            self.__dict__ = fitted.__dict__
-            self._network = network
-            return self
-        if classes is not None:
-            given = known_labels(classes, self.unlabeled_label, "classes")[1]
-            if not np.array_equal(np.unique(given), self.classes_):
-                raise ValueError(
-                    f"classes={given.tolist()} are not those of the first call, "
-                    f"{self.classes_.tolist()}."
-                )
+            self._network = self._fit(X, y, sample_weight, classes, by_epochs=True)
+            return
+        check_backend()
+        self._check_same_classes(classes)
         images = self._check_images(X)
-        data = self._training_rows(
-            images, X, y, sample_weight, self.classes_, one_epoch=True
+        _, _, data = self._training_sets(
+            images, X, y, sample_weight, self.classes_, by_epochs=True
         )
-        _, _, rows, targets, weights = data
-        seeds = self._seeds()
+        _, network_seed, seed = self._seeds()
+
+        from ._training.loop import run
+        from ._training.reuse import restored_on_failure
+        from ._training.stages import by_single_epochs, finetuning
+
         network = getattr(self, "_network", None)
         if network is None:
-            network = self._built_network(seeds[1], self.model_)
-
-        from ._training.loop import finetune
-
-        epochs = len(next(iter(self.finetune_history_.values()), ()))
-        optimizer = getattr(network.classifier, "optimizer", None)  # none at first
-        variables = [
-            *network.classifier.variables,
-            *getattr(optimizer, "variables", ()),
-        ]
-        before = [variable.numpy() for variable in variables]
-        try:
-            history = finetune(
-                network,
-                images,
-                rows,
-                targets,
-                sample_weight=weights,
-                seed=seeds[2],
-                verbose=self.verbose,
-                only_epoch=epochs,
-            )
-        except BaseException:  # an interruption, too
-            for variable, value in zip(variables, before, strict=True):
-                variable.assign(value)
-            raise
-        self._network, self.model_ = network, network.model
-        self.finetune_history_ = _joined(self.finetune_history_, history)
-        return self
-
-    def _fit(self, X, y, sample_weight, classes=None, only_epoch=None):
-        self._check_parameters()
-        previous = copy(self) if self.warm_start and hasattr(self, "model_") else None
-        images = validate_images(
-            self, X, image_shape=self.image_shape, reset=True, allow_views=True
+            network = self._build_network(network_seed, self)
+            by_single_epochs(network)
+        n_epochs = len(next(iter(self.finetune_history_.values()), ()))
+        stage = finetuning(
+            network, data, seed=seed, verbose=self.verbose, first_epoch=n_epochs
         )
+        with restored_on_failure(network.training_model):
+            history = run(stage)
+        self._network, self.model_ = network, network.prediction_model
+        self.finetune_history_ = joined(self.finetune_history_, history)
+
+    def _fit(self, X, y, sample_weight, classes=None, by_epochs=False):
+        """Pretrain and fine-tune, in `partial_fit` for a single epoch of several."""
+        check_backend()
+        self._check_parameters()
+
+        from ._training.loop import run
+        from ._training.stages import by_single_epochs
+
+        # All that can be wrong is found before anything is trained.
+        previous = copy(self) if self.warm_start and hasattr(self, "model_") else None
+        data, labelled = self._read(X, y, sample_weight, classes, by_epochs, previous)
+        encoder_seed, network_seed, seed = self._seeds()
+        network = self._build_network(network_seed, previous)
+        if by_epochs:
+            by_single_epochs(network)
+        finetuning = self._finetuning(network, labelled, seed)
+
+        # Pretrain on all images; fine-tuning starts from what came of it.
+        pretraining = self._pretrain(data, encoder_seed, previous)
+        self._set_initial_weights(network, data, previous)
+
+        # Fine-tune on the labelled ones.
+        with self._noting_the_pretraining():
+            history = run(
+                finetuning, checkpoint_dir=None if by_epochs else self.checkpoint_dir
+            )
+        self.finetune_history_ = joined(
+            previous and previous.finetune_history_, history
+        )
+        self.model_ = network.prediction_model
+        for stage in filter(None, [pretraining, finetuning]):
+            stage.remove_checkpoint()
+        return network
+
+    def _read(self, X, y, sample_weight, classes, by_epochs, previous):
+        """Return the set of all images and that of the labelled ones, for a fit."""
+        images = self._fit_images(X, allow_views=True)
         if y is None:
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is "
                 "None. SelfSupervisedEncoder learns without y."
             )
-        one_epoch = only_epoch is not None
-        data = self._training_rows(images, X, y, sample_weight, classes, one_epoch)
+        self.classes_, data, labelled = self._training_sets(
+            images, X, y, sample_weight, classes, by_epochs
+        )
         if previous and not (
-            np.array_equal(previous.classes_, data[0])
+            np.array_equal(previous.classes_, self.classes_)
             and previous.image_shape_ == self.image_shape_
         ):
             raise ValueError(
                 "warm_start=True goes on with the same classes and shape of images: "
                 f"expected {previous.classes_.tolist()} and {previous.image_shape_}, "
-                f"got {data[0].tolist()} and {self.image_shape_}. Fit a clone instead."
+                f"got {self.classes_.tolist()} and {self.image_shape_}. Fit a clone "
+                "instead."
             )
         if images.ndim == 5 and self.pretext is None:
             warn_of_volumes(images)
-        return self._train(images, *data, previous, only_epoch)
+        return data, labelled
 
-    def _training_rows(self, images, X, y, sample_weight, classes, one_epoch):
-        """Return classes, distinct images, and the merged labelled rows.
+    def _training_sets(self, images, X, y, sample_weight, classes, by_epochs):
+        """Return classes, the set of all images and that of the labelled ones.
 
-        The weights of one epoch are not scaled: those of the next are not known.
+        The weights of one epoch of several are not scaled: those of the next are not
+        known.
         """
         check_consistent_length(X, y)
         present = np.arange(len(images))
@@ -442,7 +414,7 @@ class SelfSupervisedClassifier(
         classes, rows, targets = encode_labels(y, self.unlabeled_label, classes)
         weights = None if sample_weight is None else sample_weight[rows]
         class_weight = self._chosen_class_weight(classes)
-        if one_epoch and isinstance(class_weight, str) and class_weight == "balanced":
+        if by_epochs and isinstance(class_weight, str) and class_weight == "balanced":
             raise ValueError(
                 "class_weight='balanced' needs the labels of all rows, but partial_fit "
                 "sees those of one call. Give class_weight as a dict, with weights as "
@@ -452,11 +424,11 @@ class SelfSupervisedClassifier(
         if class_weight is not None:
             of_class = compute_sample_weight(class_weight, classes[targets])
             weights = of_class if weights is None else weights * of_class
-        distinct = distinct_images(images, present)
-        index, targets, weights = merge_equal_rows(
-            distinct.index[rows], targets, weights, mean_one=not one_epoch
-        )
-        return classes, distinct, distinct.rows[index], targets, weights
+        data = distinct_images(images, present)
+        labelled = data.labelled(rows, targets, weights, mean_one=not by_epochs)
+        if images.ndim == 5:
+            labelled = replace(labelled, images=images[:, 0])
+        return classes, data, labelled
 
     def _chosen_class_weight(self, classes):
         """Return the weights of the classes by label, wherever they are given."""
@@ -481,16 +453,25 @@ class SelfSupervisedClassifier(
 
     def _seeds(self):
         """Return the seeds of pretraining, of the network and of fine-tuning."""
-        random_state = seed_source(self.random_state, self._network_source())
-        seeds = check_random_state(random_state).randint(MAX_SEED, size=3)
-        return list(map(int, seeds))
+        return self._draw_seeds(3, self._network_source())
+
+    def _check_same_classes(self, classes):
+        """Refuse classes that are not those of the first call of `partial_fit`."""
+        if classes is None:
+            return
+        given = known_labels(classes, self.unlabeled_label, "classes")[1]
+        if not np.array_equal(np.unique(given), self.classes_):
+            raise ValueError(
+                f"classes={given.tolist()} are not those of the first call, "
+                f"{self.classes_.tolist()}."
+            )
 
     def _check_parameters(self):
         check_scalar(self.pretrain_epochs, "pretrain_epochs", Integral, min_val=0)
         check_scalar(
             self.pretrain_batch_size, "pretrain_batch_size", Integral, min_val=1
         )
-        check_standardize(self.standardize)
+        self._check_standardize()
         frozen = self.frozen_layers
         if frozen != "all" and (
             isinstance(frozen, bool) or not isinstance(frozen, Integral)
@@ -514,87 +495,25 @@ class SelfSupervisedClassifier(
                     f"{', '.join(unused)} has no effect: give it to the encoder before "
                     "its fit, as epochs, batch_size or memory, and leave it out here.",
                     UserWarning,
-                    stacklevel=4,
+                    stacklevel=5,
                 )
 
-    def _train(
-        self, images, classes, distinct, rows, targets, weights, previous, only_epoch
-    ):
-        from ._networks.network import describe, set_statistics, transfer_weights
-        from ._training.callbacks import callback_identity
+    def _finetuning(self, network, labelled, seed):
+        """Return the stage of fine-tuning, with the validation data of the user."""
+        from ._training.stages import finetuning
 
-        encoder_seed, network_seed, finetune_seed = self._seeds()
-        self.classes_ = classes
-        network = self._built_network(network_seed, previous and previous.model_)
-        self._check_finetuning(network, targets, weights, finetune_seed, only_epoch)
-        self.encoder_, pretraining = self._pretrained_encoder(
-            images, distinct, encoder_seed, previous and previous.encoder_
-        )
-        self.pretrain_history_ = self.encoder_ and self.encoder_.history_
-        if previous is None and self.encoder_ is None:
-            set_statistics(network, images, distinct)
-        elif previous is None:
-            try:
-                transfer_weights(self.encoder_.backbone_, network)
-            except ValueError as error:
-                raise ValueError(
-                    "The encoder's network has other layers than the classifier's: "
-                    "give both the same estimator, or the classifier none."
-                ) from error
-        finetuning = None  # a single epoch has nothing to go on from
-        if self.checkpoint_dir is not None and only_epoch is None:
-            settings = dict(network.fit_kwargs, verbose=None)
-            callbacks = settings.pop("callbacks")
-            key = key_of(
-                "fine-tuning",
-                lambda: [
-                    distinct.digest,
-                    rows,
-                    targets,
-                    np.zeros(0) if weights is None else weights,
-                    [finetune_seed, identity(sorted(settings.items()))],
-                    [callback_identity(x) for x in callbacks],
-                    *describe(network.classifier, network.compile_kwargs),
-                ],
-            )
-            if key is not None:
-                finetuning = Checkpoint(self.checkpoint_dir, "fine-tuning", key)
-        history = self._finetuned(
+        validation = network.fit_kwargs["validation_data"]
+        return finetuning(
             network,
-            images[:, 0] if images.ndim == 5 else images,
-            rows,
-            targets,
-            sample_weight=weights,
-            seed=finetune_seed,
-            checkpoint=finetuning,
-            only_epoch=only_epoch,
+            labelled,
+            seed=seed,
+            verbose=self.verbose,
+            validation=validation and self._validation_set(*validation),
+            classes=self.classes_,
         )
-        self.finetune_history_ = _joined(
-            previous and previous.finetune_history_, history
-        )
-        self.model_ = network.model
-        for checkpoint in filter(None, [pretraining, finetuning]):
-            checkpoint.remove()
-        return network
 
-    def _check_finetuning(self, network, targets, weights, seed, only_epoch):
-        """Find what is wrong with the settings of fine-tuning before it is too late."""
-        from ._networks.trial import check_monitors, try_settings
-        from ._training.loop import split_validation
-
-        names = try_settings(network, weights is not None)
-        if only_epoch is not None:
-            return  # callbacks and validation are for `fit` alone
-        settings = network.fit_kwargs
-        split, data = settings["validation_split"], settings["validation_data"]
-        split_validation(targets, split, seed, self.classes_)
-        if data is not None:
-            settings["validation_data"] = self._validation_rows(*data)
-        validated = bool(split) or data is not None
-        check_monitors(settings["callbacks"], names, validated)
-
-    def _validation_rows(self, X, y, sample_weight=None):
-        """Return images, targets and weights of the user's validation data."""
+    def _validation_set(self, X, y, sample_weight=None):
+        """Return the user's validation data as a set of labelled images."""
         try:
             images = self._check_images(X)
             check_consistent_length(images, y, sample_weight)
@@ -607,14 +526,28 @@ class SelfSupervisedClassifier(
             kind = TypeError if isinstance(error, TypeError) else ValueError
             message = f"validation_data of the KerasClassifier: {error}"
             raise kind(message) from error
-        return images[rows], targets, sample_weight
+        return TrainingSet(images, rows, targets, sample_weight)
 
-    def _finetuned(self, network, *args, **kwargs):
-        """Fine-tune; where that fails, say what has become of the pretraining."""
-        from ._training.loop import finetune
+    def _set_initial_weights(self, network, data, previous):
+        """Start fine-tuning from the pretrained backbone, or adapt fresh layers."""
+        from ._networks.surgery import set_statistics, transfer_weights
 
+        if previous is None and self.encoder_ is None:
+            set_statistics(network, data)
+        elif previous is None:
+            try:
+                transfer_weights(self.encoder_.backbone_, network)
+            except ValueError as error:
+                raise ValueError(
+                    "The encoder's network has other layers than the classifier's: "
+                    "give both the same estimator, or the classifier none."
+                ) from error
+
+    @contextmanager
+    def _noting_the_pretraining(self):
+        """Where fine-tuning fails, say what has become of the pretraining."""
         try:
-            return finetune(network, *args, verbose=self.verbose, **kwargs)
+            yield
         except Exception as error:
             if self.encoder is None and self.pretrain_epochs:
                 error.add_note(self._fate_of_pretraining())
@@ -623,7 +556,7 @@ class SelfSupervisedClassifier(
     def _fate_of_pretraining(self):
         places = {"memory": self.memory, "checkpoint_dir": self.checkpoint_dir}
         kept = [f"{k}={v!r}" for k, v in places.items() if v is not None]
-        source = seed_source(self.random_state, self._network_source())
+        source = self._random_source(self._network_source())
         if kept and isinstance(source, Integral):
             return (
                 f"Pretraining was finished and is kept in {' and '.join(kept)}: the "
@@ -635,9 +568,10 @@ class SelfSupervisedClassifier(
             "random_state has to be an int."
         )
 
-    def _built_network(self, seed, initial_model):
-        """Return the network, with fresh weights or those of a model."""
-        from ._networks.network import build_network, copy_weights, freeze
+    def _build_network(self, seed, previous=None):
+        """Return the network, with fresh weights or those of a fitted classifier."""
+        from ._networks.network import build_network
+        from ._networks.surgery import copy_weights, freeze
 
         standardize = self.standardize
         if standardize == "auto" and self.encoder is not None:
@@ -650,9 +584,9 @@ class SelfSupervisedClassifier(
             standardize,
         )
         freeze(network, self.frozen_layers)
-        if initial_model is not None:
+        if previous is not None:
             try:
-                copy_weights(initial_model, network.model)
+                copy_weights(previous.model_, network.prediction_model)
             except ValueError as error:
                 raise ValueError(
                     "The estimator builds another network than the one fitted before: "
@@ -681,37 +615,39 @@ class SelfSupervisedClassifier(
             )
         return encoder
 
-    def _pretrained_encoder(self, images, distinct, seed, previous):
-        """Return the encoder to start from and its checkpoint, None for what is not."""
+    def _pretrain(self, data, seed, previous):
+        """Set the encoder to start from; return the stage that trained it, if any."""
+        stage = None
         if self.encoder is not None:
-            encoder = self._given_encoder()
-            if encoder.image_shape_ != self.image_shape_:
+            self.encoder_ = self._given_encoder()
+            if self.encoder_.image_shape_ != self.image_shape_:
                 raise ValueError(
                     "The encoder was fitted on images of shape "
-                    f"{encoder.image_shape_}, but X has images of shape "
-                    f"{self.image_shape_}.{channels_first_hint(images.shape)}"
+                    f"{self.encoder_.image_shape_}, but X has images of shape "
+                    f"{self.image_shape_}.{channels_first_hint(data.images.shape)}"
                 )
-            return encoder, None
-        if self.pretrain_epochs == 0:
-            fitted_pretext(self.pretext, images)  # a wrong one is wrong here, too
-            return previous, None
-        encoder = SelfSupervisedEncoder(
-            self.estimator,
-            pretext=self.pretext,
-            standardize=self.standardize,
-            epochs=self.pretrain_epochs,
-            batch_size=self.pretrain_batch_size,
-            memory=self.memory,
-            checkpoint_dir=self.checkpoint_dir,
-            random_state=seed,
-            verbose=self.verbose,
-        )
-        checkpoint = encoder._pretrain(
-            images, distinct, previous and previous.pretext_model_
-        )
-        if previous:
-            encoder.history_ = _joined(previous.history_, encoder.history_)
-        return encoder, checkpoint
+        elif self.pretrain_epochs == 0:
+            fitted_pretext(self.pretext, data.images)  # a wrong one is wrong here, too
+            self.encoder_ = previous and previous.encoder_
+        else:
+            self.encoder_ = SelfSupervisedEncoder(
+                self.estimator,
+                pretext=self.pretext,
+                standardize=self.standardize,
+                epochs=self.pretrain_epochs,
+                batch_size=self.pretrain_batch_size,
+                memory=self.memory,
+                checkpoint_dir=self.checkpoint_dir,
+                random_state=seed,
+                verbose=self.verbose,
+            )
+            before = previous and previous.encoder_
+            stage = self.encoder_._pretrain(data, before and before.pretext_model_)
+            if before:
+                history = joined(before.history_, self.encoder_.history_)
+                self.encoder_.history_ = history
+        self.pretrain_history_ = self.encoder_ and self.encoder_.history_
+        return stage
 
     def predict_proba(self, X):
         """Return class probabilities.
@@ -727,7 +663,7 @@ class SelfSupervisedClassifier(
         probabilities : ndarray of shape (n_samples, n_classes), float32
             Columns in the order of `classes_`.
         """
-        from ._training.loop import predict
+        from ._training.prediction import predict
 
         probabilities = predict(self._fitted("model_"), self._check_images(X))
         if probabilities.shape[1] == 1:  # one sigmoid unit: that of the second class
@@ -764,7 +700,7 @@ class SelfSupervisedClassifier(
         embedding : ndarray of shape (n_samples, n_embedding), float32
             Output of the backbone.
         """
-        from ._training.loop import predict
+        from ._training.prediction import predict
 
         backbone = self._fitted("model_").get_layer("backbone")
         return predict(backbone, self._check_images(X))
@@ -805,13 +741,6 @@ class SelfSupervisedClassifier(
         encoder = self._fitted("encoder_")
         return encoder.score(self._check_images(X, keep_views=True))
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        # Embeddings are float32, whatever the images are.
-        tags.transformer_tags.preserves_dtype = ["float32"]
-        return tags
-
     @property
     def _n_features_out(self):
         return self.model_.get_layer("backbone").output_shape[-1]
@@ -821,5 +750,5 @@ class SelfSupervisedClassifier(
         return getattr(self, attribute)
 
     def _check_images(self, X, keep_views=False):
-        images = validate_images(self, X, reset=False, allow_views=True)
+        images = super()._check_images(X, allow_views=True)
         return images[:, 0] if images.ndim == 5 and not keep_views else images

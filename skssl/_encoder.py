@@ -1,42 +1,19 @@
 """SelfSupervisedEncoder: pretrain a backbone, then embed images."""
 
 import math
-from copy import copy, deepcopy
 from numbers import Integral
 
 import numpy as np
-from sklearn.base import (
-    BaseEstimator,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    clone,
-)
-from sklearn.utils import check_random_state, check_scalar
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.utils import check_scalar
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 
-from ._data.images import validate_images, warn_of_channels_first
+from ._base import SelfSupervisedEstimator, all_or_nothing
+from ._data.images import warn_of_channels_first
 from ._data.training_set import distinct_images
-from ._networks.identity import identity
-from ._networks.packing import PacksNetworks
 from ._runtime import check_backend
-from ._storage.checkpoint import Checkpoint, cached, key_of
-from ._storage.persistence import SaveMixin
 from .pretext import GivenViews, PretextTask, RotationPretext
-
-MAX_SEED = np.iinfo(np.int32).max
-
-
-def check_standardize(standardize):
-    """Refuse a `standardize` parameter that is neither a bool nor "auto"."""
-    if not isinstance(standardize, bool | str) or standardize not in (
-        True,
-        False,
-        "auto",
-    ):
-        raise ValueError(
-            f"standardize must be True, False or 'auto', got {standardize!r}."
-        )
 
 
 def _classifies(encoder):
@@ -79,25 +56,13 @@ def fitted_pretext(pretext, images):
             "pretext must be a PretextTask, such as RotationPretext(), or None, got "
             f"{pretext!r}."
         )
-    fitted = clone(pretext).fit(images)
+    with config_context(assume_finite=True):  # the images are checked
+        fitted = clone(pretext).fit(images)
     warn_of_channels_first(images)
     return fitted
 
 
-def seed_source(random_state, estimator):
-    """Return what to draw seeds from: a wrapper's own where there is nothing else."""
-    if random_state is None:
-        return deepcopy(getattr(estimator, "random_state", None))
-    return random_state
-
-
-class SelfSupervisedEncoder(
-    SaveMixin,
-    PacksNetworks,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    BaseEstimator,
-):
+class SelfSupervisedEncoder(SelfSupervisedEstimator):
     """Transformer that learns an embedding of images without labels.
 
     `fit` trains a network on a pretext task: which way up is this image? [1]_
@@ -210,6 +175,7 @@ class SelfSupervisedEncoder(
         self.random_state = random_state
         self.verbose = verbose
 
+    @all_or_nothing
     def fit(self, X, y=None):
         """Pretrain the backbone.
 
@@ -234,47 +200,30 @@ class SelfSupervisedEncoder(
             If `estimator` or `pretext` is of a type that is not supported.
         """
         check_backend()
-        fitted = copy(self)
-        fitted._fit(X)
-        self.__dict__ = fitted.__dict__  # only now: a failed fit changes nothing
-        return self
-
-    def _fit(self, X):
         check_scalar(self.epochs, "epochs", Integral, min_val=1)
         check_scalar(self.batch_size, "batch_size", Integral, min_val=1)
-        check_standardize(self.standardize)
-        images = validate_images(
-            self, X, image_shape=self.image_shape, reset=True, allow_views=True
-        )
-        checkpoint = self._pretrain(
-            images, distinct_images(images, np.arange(len(images)))
-        )
-        if checkpoint:
-            checkpoint.remove()
+        self._check_standardize()
+        images = self._fit_images(X, allow_views=True)
+        stage = self._pretrain(distinct_images(images, np.arange(len(images))))
+        stage.remove_checkpoint()
 
-    def _pretrain(self, images, distinct, initial_model=None):
-        """Pretrain on the distinct images, from fresh weights or those of a model.
+    def _pretrain(self, data, initial_model=None):
+        """Pretrain on a set of images, from fresh weights or those of a model.
 
-        Returns the checkpoint, if there is one, which stays until it is removed.
+        Returns the stage, whose checkpoint stays until it is removed.
         """
-        self.image_shape_ = images.shape[-3:]
+        self.image_shape_ = data.images.shape[-3:]
         self.n_features_in_ = getattr(
             self, "n_features_in_", math.prod(self.image_shape_)
         )
-        self.pretext_ = fitted_pretext(self.pretext, images)
+        self.pretext_ = fitted_pretext(self.pretext, data.images)
 
-        from ._networks.network import (
-            build_network,
-            check_pretraining,
-            copy_weights,
-            describe,
-            set_statistics,
-        )
-        from ._training.loop import build_pretext_model, pretrain
+        from ._networks.network import build_network
+        from ._networks.surgery import check_pretraining, copy_weights, set_statistics
+        from ._training.loop import run
+        from ._training.stages import pretraining
 
-        random_state = seed_source(self.random_state, self.estimator)
-        seeds = check_random_state(random_state).randint(MAX_SEED, size=2)
-        network_seed, order_seed = map(int, seeds)
+        network_seed, order_seed = self._draw_seeds(2, self.estimator)
         network = build_network(
             self.estimator,
             self.image_shape_,
@@ -282,49 +231,23 @@ class SelfSupervisedEncoder(
             standardize=self.standardize,
         )
         check_pretraining(network, self.pretext_)
-        set_statistics(network, images, distinct)
-        model, compile_kwargs = build_pretext_model(
-            network, self.pretext_, self.image_shape_, order_seed
+        set_statistics(network, data)
+        stage = pretraining(
+            network,
+            self.pretext_,
+            data,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            seed=order_seed,
+            verbose=self.verbose,
         )
         if initial_model is not None:
-            copy_weights(initial_model, model)
-        key = checkpoint = None
-        if self.memory is not None or self.checkpoint_dir is not None:
-            key = key_of(
-                "pretraining",
-                lambda: [
-                    distinct.digest,
-                    identity(self.pretext_),
-                    [self.epochs, self.batch_size, order_seed],
-                    *describe(model, compile_kwargs),
-                ],
-            )
-        if key is not None and self.checkpoint_dir is not None:
-            checkpoint = Checkpoint(self.checkpoint_dir, "pretraining", key)
-
-        def train():
-            history = pretrain(
-                model,
-                compile_kwargs,
-                self.pretext_,
-                images,
-                distinct.rows,
-                epochs=self.epochs,
-                batch_size=self.batch_size,
-                seed=order_seed,
-                verbose=self.verbose,
-                checkpoint=checkpoint,
-            )
-            return model.get_weights(), history
-
-        if key is None or self.memory is None:
-            _, self.history_ = train()
-        else:
-            weights, self.history_ = cached(self.memory, key, train)
-            model.set_weights(weights)
-        self.pretext_model_ = model
-        self.backbone_ = network.backbone
-        return checkpoint
+            copy_weights(initial_model, stage.model)
+        self.history_ = run(
+            stage, memory=self.memory, checkpoint_dir=self.checkpoint_dir
+        )
+        self.pretext_model_, self.backbone_ = stage.model, network.backbone
+        return stage
 
     def transform(self, X):
         """Embed images.
@@ -340,9 +263,9 @@ class SelfSupervisedEncoder(
         embedding : ndarray of shape (n_samples, n_embedding), float32
             Output of the backbone.
         """
-        from ._training.loop import predict
+        from ._training.prediction import predict
 
-        images = self._check_images(X)
+        images = self._check_images(X, allow_views=True)
         return predict(self.backbone_, images[:, 0] if images.ndim == 5 else images)
 
     @available_if(_classifies)
@@ -360,10 +283,10 @@ class SelfSupervisedEncoder(
         labels : ndarray of shape (n_samples, n_views), int64
             Predicted labels; a perfect row is ``0, 1, …, n_views - 1``.
         """
-        from ._training.loop import predict_pretext
+        from ._training.prediction import predict_views
 
         images = self._check_task_images(X)
-        return predict_pretext(self.pretext_model_, self.pretext_, images)
+        return predict_views(self.pretext_model_, self.pretext_, images)
 
     def score(self, X, y=None):
         """Return the pretext accuracy.
@@ -383,19 +306,13 @@ class SelfSupervisedEncoder(
         score : float
             First metric of the task; minus its loss where it has no metric.
         """
-        from ._training.loop import evaluate_pretext
+        from ._training.prediction import score_task
 
         images = self._check_task_images(X)
-        return evaluate_pretext(
-            self.pretext_model_, self.pretext_, images, batch_size=self.batch_size
-        )
-
-    def _check_images(self, X):
-        check_is_fitted(self)
-        return validate_images(self, X, reset=False, allow_views=True)
+        return score_task(self.pretext_model_, self.pretext_, images, self.batch_size)
 
     def _check_task_images(self, X):
-        images = self._check_images(X)
+        images = self._check_images(X, allow_views=True)
         given = isinstance(self.pretext_, GivenViews)
         n_views = images.shape[1] if images.ndim == 5 else None
         if n_views != (self.pretext_.n_views if given else None):
@@ -405,13 +322,6 @@ class SelfSupervisedEncoder(
                 f"images of shape {images.shape}."
             )
         return images
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        # Embeddings are float32, whatever the images are.
-        tags.transformer_tags.preserves_dtype = ["float32"]
-        return tags
 
     @property
     def _n_features_out(self):

@@ -8,6 +8,7 @@ import os
 import random
 import sys
 import threading
+import weakref
 
 import numpy as np
 
@@ -16,6 +17,12 @@ LOCK = threading.RLock()
 
 # Where Keras keeps the generator that the functions of `keras.random` share.
 SHARED_GENERATOR = "global_seed_generator"
+
+# Compiled copies of networks that wait for the next training, by architecture.
+kept_copies = {}
+
+# Callbacks of trainings that were interrupted: what told them apart then, and before.
+interrupted_callbacks = weakref.WeakKeyDictionary()
 
 _of_thread = threading.local()
 _process_of_tensorflow = None
@@ -67,6 +74,23 @@ def prepare_tensorflow():
     # Keras takes every default seed from this name. No public way leads there.
     seed_generator.python_random = _SeedSource()
     _process_of_tensorflow = os.getpid()
+
+
+def clear_session():
+    """Let go of the networks that are kept for the next fit.
+
+    Keras takes longer to compile a small network than to train it. So each fit keeps
+    the compiled networks it has trained for later fits of the same network, at most 8
+    of them with 256 MiB in all. A later fit after this call compiles anew, and gives
+    the same result.
+
+    Examples
+    --------
+    >>> import skssl
+    >>> skssl.clear_session()
+    """
+    with LOCK:
+        kept_copies.clear()
 
 
 class _SeedSource:

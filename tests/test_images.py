@@ -5,10 +5,10 @@ from numpy.testing import assert_array_equal
 from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator
 
+from skssl._base import validate_images
 from skssl._data.images import (
     channels_first_hint,
     load_batch,
-    validate_images,
     warn_of_channels_first,
     warn_of_volumes,
 )

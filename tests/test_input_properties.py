@@ -19,7 +19,8 @@ from sklearn import config_context
 from sklearn.base import BaseEstimator
 
 from skssl import RotationPretext, SelfSupervisedClassifier, build_cnn
-from skssl._data.images import LARGEST_PIXEL, load_batch, validate_images
+from skssl._base import validate_images
+from skssl._data.images import LARGEST_PIXEL, load_batch
 from skssl._data.training_set import distinct_images
 
 # The same examples on every run and machine; an example takes milliseconds, and is

@@ -13,7 +13,6 @@ from numbers import Integral
 import numpy as np
 from scipy.sparse import issparse
 from sklearn import get_config
-from sklearn.utils.validation import validate_data
 
 # Squares of pixels must fit float32 as well: networks standardise by the variance.
 LARGEST_PIXEL = 1e19
@@ -31,22 +30,17 @@ NOT_NUMBERS = (
 )
 
 
-def validate_images(estimator, X, *, image_shape=None, reset, allow_views=False):
-    """Check X and return it as images.
+def as_images(X, *, image_shape=None, allow_views=False):
+    """Return X as images.
 
     Parameters
     ----------
-    estimator : estimator
-        Gets `n_features_in_`, `image_shape_` and, for a DataFrame,
-        `feature_names_in_` where `reset` is true, and is checked against them
-        where it is not.
     X : array-like
         Images of shape (n_samples, height, width, channels) or (n_samples,
         height, width), or flat rows of shape (n_samples, n_features).
     image_shape : tuple of int, default=None
-        (height, width) or (height, width, channels) of the images in flat rows.
-    reset : bool
-        Whether this is a fit.
+        (height, width) or (height, width, channels) of the images; None takes a
+        square number of features in flat rows for a square grey image.
     allow_views : bool, default=False
         Whether X may have shape (n_samples, n_views, height, width, channels).
 
@@ -64,39 +58,34 @@ def validate_images(estimator, X, *, image_shape=None, reset, allow_views=False)
     TypeError
         If X is sparse, or if it holds objects that are no numbers.
     """
+    return shape_images(check_pixels(X, image_shape, allow_views), image_shape)
+
+
+def check_pixels(X, image_shape=None, allow_views=False):
+    """Return X as an array of numbers, flat rows still flat; see :func:`as_images`."""
     if image_shape is not None:
-        image_shape = _check_image_shape(image_shape)
+        _check_image_shape(image_shape)
     values = _as_array(X)
     _check_shape(X, values.shape, allow_views)
-    values = _as_numbers(X, values)
-    if values.ndim == 2:
-        table = X if hasattr(X, "columns") else values  # a DataFrame has names
-        validate_data(estimator, table, reset=reset, skip_check_array=True)
-        shape = None if reset else estimator.image_shape_
-        images = _images_from_rows(
-            values, shape or _row_image_shape(values, image_shape)
-        )
-    else:
-        images = values[..., np.newaxis] if values.ndim == 3 else values
-        if reset:
-            _check_same_shape(images, image_shape)
-            estimator.n_features_in_ = math.prod(images.shape[-3:])
-            if hasattr(estimator, "feature_names_in_"):
-                del estimator.feature_names_in_
-    if reset:
-        estimator.image_shape_ = images.shape[-3:]
-    elif images.shape[-3:] != estimator.image_shape_:
+    return _as_numbers(X, values)
+
+
+def shape_images(pixels, image_shape=None):
+    """Return an array of pixels as images; see :func:`as_images`."""
+    if pixels.ndim == 2:
+        return rows_to_images(pixels, _row_image_shape(pixels, image_shape))
+    images = pixels[..., np.newaxis] if pixels.ndim == 3 else pixels
+    if image_shape is not None and images.shape[-3:] != (*image_shape, 1)[:3]:
         raise ValueError(
-            f"X has images of shape {images.shape[-3:]}, but "
-            f"{type(estimator).__name__} was fitted on images of shape "
-            f"{estimator.image_shape_}. Resize or crop them; give a single image as "
-            f"X[np.newaxis].{channels_first_hint(images.shape)}"
+            f"image_shape={image_shape} does not match X, got images of shape "
+            f"{images.shape[-3:]}. Give image_shape for flat rows only, or correct it."
+            f"{channels_first_hint(images.shape)}"
         )
     return images
 
 
 def _check_image_shape(image_shape):
-    """Return image_shape as a tuple of two or three ints, or say what is wrong."""
+    """Refuse what is no tuple of two or three ints of at least 1."""
     if (
         not isinstance(image_shape, tuple | list)
         or len(image_shape) not in (2, 3)
@@ -107,7 +96,6 @@ def _check_image_shape(image_shape):
             "image_shape must be (height, width) or (height, width, channels), ints "
             f"of at least 1, got {image_shape!r}. Give the shape of one image in X."
         )
-    return tuple(map(int, image_shape))
 
 
 def _as_array(X):
@@ -245,20 +233,12 @@ def _row_image_shape(X, image_shape):
     return side, side, 1
 
 
-def _images_from_rows(X, image_shape):
+def rows_to_images(X, image_shape):
+    """Return flat rows as images of a shape, padded with zeros where they are short."""
     missing = math.prod(image_shape) - X.shape[1]
     if missing > 0:
         X = np.pad(X, ((0, 0), (0, missing)))
     return X.reshape(len(X), *image_shape)
-
-
-def _check_same_shape(images, image_shape):
-    if image_shape is not None and images.shape[-3:] != (*image_shape, 1)[:3]:
-        raise ValueError(
-            f"image_shape={image_shape} does not match X, got images of shape "
-            f"{images.shape[-3:]}. Give image_shape for flat rows only, or correct it."
-            f"{channels_first_hint(images.shape)}"
-        )
 
 
 def channels_first_hint(shape):

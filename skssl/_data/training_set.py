@@ -1,13 +1,14 @@
-"""Equal images count once, and the order of the rows not at all.
+"""TrainingSet: the rows of images to train on, and what is known of them.
 
-Training reads the distinct images, ordered by their content but not by its scale, and
-the weights of equal labelled rows added up. So a repeated row is the same as a row of
-weight 2, bit for bit, and a shuffled X gives the same network.
+Equal images count as one, and the order of the rows in X does not matter: training
+reads each distinct image once, ordered by content. The weights of equal labelled rows
+are added up. So a repeated row is the same as a row of weight 2, bit for bit, and a
+shuffled X gives the same network.
 """
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.preprocessing import StandardScaler
@@ -15,15 +16,85 @@ from sklearn.preprocessing import StandardScaler
 from .images import load_batch
 
 
-@dataclass
-class DistinctImages:
-    """The distinct images among the rows of X."""
+@dataclass(frozen=True)
+class TrainingSet:
+    """Rows of images, in the order of their content.
 
-    rows: np.ndarray  # (n_distinct,) a row of each, ordered by content
-    index: np.ndarray  # (n_rows,) which of them each of the given rows is
-    mean: np.ndarray  # (channels,) of their pixels
-    scale: np.ndarray  # (channels,) standard deviation, 1 where it is 0
-    digest: str  # of all their content
+    Attributes
+    ----------
+    images : ndarray of shape (n_samples, [n_views,] height, width, channels)
+        All images, of which only `rows` are read.
+    rows : ndarray of shape (n_rows,)
+        The rows to train on.
+    targets : ndarray of shape (n_rows,), int64, or None
+        Class index of each row; None without labels.
+    weights : ndarray of shape (n_rows,) or None
+        Weight of each row; None if all are 1.
+    mean, scale : ndarray of shape (channels,)
+        Mean and standard deviation of the pixels of all distinct images, as float32;
+        a deviation that float32 does not resolve is 1.
+    digest : str
+        Hash of the content, the targets and the weights.
+    index : ndarray of shape (n_given,)
+        Position in `rows` of each row that was looked at.
+    """
+
+    images: np.ndarray
+    rows: np.ndarray
+    targets: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    mean: np.ndarray | None = None
+    scale: np.ndarray | None = None
+    digest: str = ""
+    index: np.ndarray | None = None
+
+    def __len__(self):
+        return len(self.rows)
+
+    def take(self, positions):
+        """Return the set of some of the rows, given by their positions."""
+        targets, weights = (
+            None if x is None else x[positions] for x in (self.targets, self.weights)
+        )
+        rows = self.rows[positions]
+        return replace(self, rows=rows, targets=targets, weights=weights)
+
+    def labelled(self, given, targets, weights=None, *, mean_one=True):
+        """Return the set of the labelled rows; equal rows of a class become one.
+
+        Parameters
+        ----------
+        given : ndarray of shape (n_labelled,)
+            Which of the rows that were looked at have a label.
+        targets : ndarray of shape (n_labelled,), int64
+            Class index of each.
+        weights : ndarray of shape (n_labelled,), default=None
+            Weight of each; None is 1.
+        mean_one : bool, default=True
+            Whether to scale the weights to a mean of 1.
+
+        Returns
+        -------
+        labelled : TrainingSet
+            Its weights are the sums of those of equal rows.
+        """
+        pairs, which = np.unique(
+            np.column_stack([self.index[given], targets]), axis=0, return_inverse=True
+        )
+        weights = np.bincount(which.reshape(-1), weights=weights)
+        if mean_one:
+            weights = None if np.ptp(weights) == 0 else weights / weights.mean()
+        elif (weights == 1).all():
+            weights = None
+        content = self.digest, pairs.tolist(), weights is not None and weights.tolist()
+        return replace(
+            self,
+            rows=self.rows[pairs[:, 0]],
+            targets=pairs[:, 1],
+            weights=weights,
+            digest=hashlib.blake2b(repr(content).encode()).hexdigest(),
+            index=None,
+        )
 
 
 def distinct_images(images, rows, chunk_values=2**19):
@@ -32,62 +103,61 @@ def distinct_images(images, rows, chunk_values=2**19):
     Parameters
     ----------
     images : ndarray of shape (n_samples, ..., channels)
-        Images, read a chunk at a time, so that a memory map stays on disk.
-    rows : ndarray of shape (n_rows,)
+        Images, read in chunks, so that a memory map stays on disk.
+    rows : ndarray of shape (n_given,)
         The rows to look at.
     chunk_values : int, default=2**19
         About how many values to read at once.
 
     Returns
     -------
-    distinct : DistinctImages
-        Mean and deviation are those of the float32 numbers that a network reads: a
-        deviation that float32 does not resolve would blow up rounding.
+    data : TrainingSet
+        One row of each distinct image.
     """
     channels = images.shape[-1]
     step = max(1, chunk_values // math.prod(images.shape[1:]))
-    scaler = StandardScaler()
-    seen, contents, patterns, sums = set(), [], [], []
+    scaler, seen, keys = StandardScaler(), set(), []
     for start in range(0, len(rows), step):
         chunk = load_batch(_read(images, rows[start : start + step]))
-        digests = _digests(chunk)
-        earliest = {digest: k for k, digest in reversed(list(enumerate(digests)))}
-        new = sorted(k for digest, k in earliest.items() if digest not in seen)
-        seen.update(digests)
+        chunk_keys = _content_keys(chunk, chunk[:, 0] if images.ndim == 5 else chunk)
+        earliest = {key: k for k, key in reversed(list(enumerate(chunk_keys)))}
+        new = sorted(k for key, k in earliest.items() if key not in seen)
+        seen.update(chunk_keys)
         if new:
             scaler.partial_fit(chunk[new].reshape(-1, channels).astype(np.float64))
-        contents += digests
-        # Which way each pixel differs from the next one: the same at every scale. Of
-        # ready views the first is the image.
-        flat = (chunk[:, 0] if images.ndim == 5 else chunk).reshape(len(chunk), -1)
-        rises, falls = flat[:, 1:] > flat[:, :-1], flat[:, 1:] < flat[:, :-1]
-        patterns += _digests(np.packbits(np.hstack([rises, falls]), axis=1))
-        sums.append(flat.sum(axis=1, dtype=np.float64))
-    contents, first, index = np.unique(
-        _as_numbers(contents), axis=0, return_index=True, return_inverse=True
+        keys += chunk_keys
+    keys, first, index = np.unique(
+        np.frombuffer(b"".join(keys), np.uint64).reshape(len(rows), -1),
+        axis=0,
+        return_index=True,
+        return_inverse=True,
     )
-    keys = np.concatenate(sums)[first], *_as_numbers(patterns)[first].T
-    order = np.lexsort(keys)
-    position = np.empty_like(order)
-    position[order] = np.arange(len(order))
     kind = f"{load_batch(images[:1]).dtype} {images.shape[1:]}"
-    return DistinctImages(
-        rows[first[order]],
-        position[index.reshape(-1)],
-        scaler.mean_,
-        scaler.scale_,
-        hashlib.blake2b(contents.tobytes() + kind.encode()).hexdigest(),
+    return TrainingSet(
+        images,
+        rows[first],
+        mean=scaler.mean_,
+        scale=scaler.scale_,
+        digest=hashlib.blake2b(keys.tobytes() + kind.encode()).hexdigest(),
+        index=index.reshape(-1),
     )
 
 
-def _digests(rows):
-    """Return a hash of each row, 16 bytes."""
-    return [hashlib.blake2b(row, digest_size=16).digest() for row in rows]
+def _content_keys(contents, images):
+    """Return 32 bytes for each image, to compare it and to order it by.
+
+    The first half says where neighbouring pixels rise and fall. It is the same at every
+    scale, so X and X / 255 are read in the same order. The second half tells images
+    apart. Of ready views the first is the image, and all are its content.
+    """
+    pixels = images.reshape(len(images), -1)
+    rises, falls = pixels[:, 1:] > pixels[:, :-1], pixels[:, 1:] < pixels[:, :-1]
+    patterns = np.packbits(np.hstack([rises, falls]), axis=1)
+    return [_hash(a) + _hash(b) for a, b in zip(patterns, contents, strict=True)]
 
 
-def _as_numbers(digests):
-    """Return hashes as numbers to sort, of shape (n_rows, 2)."""
-    return np.frombuffer(b"".join(digests), dtype=np.uint64).reshape(-1, 2)
+def _hash(values):
+    return hashlib.blake2b(values, digest_size=16).digest()
 
 
 def _read(images, rows):
@@ -96,38 +166,3 @@ def _read(images, rows):
     if stop - start == len(rows):
         return np.ascontiguousarray(images[start:stop])
     return np.ascontiguousarray(images[rows])
-
-
-def merge_equal_rows(index, targets, weights, mean_one=True):
-    """Make one of all rows of the same image and class.
-
-    Parameters
-    ----------
-    index : ndarray of shape (n_labelled,)
-        Which image each labelled row holds.
-    targets : ndarray of shape (n_labelled,), int64
-        Class index of each.
-    weights : ndarray of shape (n_labelled,) or None
-        Weight of each; None is 1.
-    mean_one : bool, default=True
-        Whether to scale the weights to a mean of 1.
-
-    Returns
-    -------
-    index : ndarray of shape (n_merged,)
-        Which image each merged row holds, ascending.
-    targets : ndarray of shape (n_merged,)
-        Class index of each.
-    weights : ndarray of shape (n_merged,) or None
-        Sum of the weights of each; None if all are 1, after scaling where that is
-        asked for.
-    """
-    pairs, which = np.unique(
-        np.column_stack([index, targets]), axis=0, return_inverse=True
-    )
-    weights = np.bincount(which.reshape(-1), weights=weights)
-    if mean_one:
-        weights = None if np.ptp(weights) == 0 else weights / weights.mean()
-    elif (weights == 1).all():
-        weights = None
-    return pairs[:, 0], pairs[:, 1], weights

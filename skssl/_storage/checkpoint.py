@@ -1,73 +1,17 @@
-"""What a training has come to, on disk: finished in a cache, unfinished in checkpoints.
+"""Checkpoints: the state of a running training, on disk.
 
-Both know a training by its fingerprint, a hash of all that it depends on, and both
-trust a file only if its checksum is right. Their folders are the user's own: what is in
-them is pickled.
+A training is known by its key, a hash of all that it depends on. A file is trusted only
+if its checksum is right. The folder is the user's own: what is in it is pickled.
 """
 
 import contextlib
 import glob
 import hashlib
-import json
 import os
 import pickle
 import warnings
 
-import numpy as np
-from sklearn.utils.validation import check_memory
-
-from .._networks.identity import Unidentifiable, identity
-
 CHECKSUM_BYTES = hashlib.sha256().digest_size
-
-
-def fingerprint(*parts):
-    """Return a hash of arrays, of anything that JSON can hold, and of what is in it."""
-    total = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            total.update(f"{part.dtype} {part.shape}".encode())
-            part = np.ascontiguousarray(part).tobytes()
-        else:
-            part = json.dumps(part, sort_keys=True, default=identity).encode()
-        total.update(len(part).to_bytes(8, "big") + part)
-    return total.hexdigest()
-
-
-def key_of(stage, parts):
-    """Return the fingerprint of a training; None, with a warning, if it has none.
-
-    Parameters
-    ----------
-    stage : str
-        Name of the stage of training, for the message.
-    parts : callable
-        Returns all that the training depends on.
-    """
-    try:
-        return fingerprint(*parts())
-    except Unidentifiable as error:
-        warnings.warn(
-            f"memory= and checkpoint_dir= are not used for {stage}: nobody can say "
-            "whether it would be the same training another time, since it depends on "
-            f"{error}.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return None
-
-
-def callback_state(callback):
-    """Return the attributes of a Keras callback that can be kept, by name."""
-    kept = {}
-    for name, value in vars(callback).items():
-        try:
-            if name != "_model":
-                pickle.dumps(value)
-                kept[name] = value
-        except Exception:  # an open file, a lock: nothing to go on from
-            continue
-    return kept
 
 
 def pack(state):
@@ -92,7 +36,7 @@ class Checkpoint:
     stage : str
         Name of the stage of training, for the file's name and for messages.
     key : str
-        Fingerprint of the training.
+        Key of the training.
     """
 
     def __init__(self, folder, stage, key):
@@ -161,60 +105,3 @@ class Checkpoint:
         for path in [self.path, *glob.glob(f"{glob.escape(self.path)}.*.tmp")]:
             with contextlib.suppress(OSError):
                 os.remove(path)
-
-
-def finished_training(key, train):
-    """Train, and return what came of it in packed form; joblib keeps it by the key."""
-    return pack(train())
-
-
-def cached(memory, key, train):
-    """Return what `train` returns, from the cache if it is there.
-
-    Parameters
-    ----------
-    memory : str, path-like or joblib.Memory
-        The cache, as elsewhere in scikit-learn.
-    key : str
-        Fingerprint of the training.
-    train : callable
-        What to do where the cache has nothing.
-
-    Returns
-    -------
-    result : object
-        What `train` returns.
-    """
-    started, finished = [], []
-
-    def train_once():
-        if not finished:
-            started.append(True)
-            finished.append(train())
-        return finished[0]
-
-    try:
-        if isinstance(memory, os.PathLike):
-            memory = os.fspath(memory)
-        memorized = check_memory(memory).cache(finished_training, ignore=["train"])
-        known = memorized.check_call_in_cache(key, train_once)
-        result = unpack(memorized(key, train_once))
-        if result is None:
-            memorized.call_and_shelve(key, train_once).clear()
-            result = unpack(memorized(key, train_once))
-        if known and finished:
-            warnings.warn(
-                f"An entry of memory={memory!r} was damaged: it was made anew.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-        return result
-    except OSError as error:
-        if started and not finished:
-            raise  # it comes from the training
-        warnings.warn(
-            f"memory={memory!r} cannot be used ({error}): pretraining is not kept.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return train_once()

@@ -1,19 +1,43 @@
 """Callbacks of the user, which act in fine-tuning as they are given."""
 
 import contextlib
-import weakref
+import pickle
 
 import keras
 
 from .._networks.identity import identity
-from .._storage.checkpoint import callback_state
+from .._runtime import interrupted_callbacks
 
-# What a training was interrupted with: callback -> (identity then, identity before).
-_interrupted = weakref.WeakKeyDictionary()
+# Callbacks of Keras that do as well with several steps in a call, with a copy of a
+# network, and with the layers behind the constant ones.
+INDIFFERENT = (
+    keras.callbacks.EarlyStopping,
+    keras.callbacks.LearningRateScheduler,
+    keras.callbacks.ReduceLROnPlateau,
+    keras.callbacks.TerminateOnNaN,
+)
+
+
+def are_indifferent(callbacks):
+    """Whether no callback sees the network or single steps."""
+    return all(type(callback) in INDIFFERENT for callback in callbacks)
+
+
+def callback_state(callback):
+    """Return the attributes of a Keras callback that can be kept, by name."""
+    kept = {}
+    for name, value in vars(callback).items():
+        try:
+            if name != "_model":
+                pickle.dumps(value)
+                kept[name] = value
+        except Exception:  # an open file, a lock: nothing to go on from
+            continue
+    return kept
 
 
 @contextlib.contextmanager
-def used(callbacks, checkpoint):
+def given_back(callbacks, checkpoint):
     """Train with the callbacks of the user themselves, and give them back.
 
     They keep what they have seen. The network does not stay in them, and neither does
@@ -35,7 +59,7 @@ def used(callbacks, checkpoint):
         for callback, before in zip(callbacks, identities, strict=False):
             # TypeError: it has no hash, or holds something without an identity.
             with contextlib.suppress(TypeError):
-                _interrupted[callback] = _identity(callback), before
+                interrupted_callbacks[callback] = _identity(callback), before
         raise
 
 
@@ -47,7 +71,7 @@ def callback_identity(callback):
     """
     now = _identity(callback)
     with contextlib.suppress(KeyError, TypeError):
-        then, before = _interrupted[callback]
+        then, before = interrupted_callbacks[callback]
         if then == now:
             return before
     return now

@@ -1,17 +1,12 @@
 """The pretext task of turned images."""
 
-from copy import copy
 from numbers import Real
 
 import numpy as np
 from sklearn.base import TransformerMixin, clone
-from sklearn.utils.validation import check_is_fitted
 
-from .._data.images import (
-    channels_first_hint,
-    validate_images,
-    warn_of_channels_first,
-)
+from .._base import ImageEstimator, all_or_nothing
+from .._data.images import channels_first_hint, warn_of_channels_first
 from ._views import ViewClassification
 
 
@@ -63,7 +58,7 @@ def quarter_turns(angles):
     return turns
 
 
-class RotationPretext(TransformerMixin, ViewClassification):
+class RotationPretext(TransformerMixin, ImageEstimator, ViewClassification):
     """Pretext task that asks by which angle an image is turned.
 
     To tell the angle, a network has to know what the objects in the images look like
@@ -128,6 +123,7 @@ class RotationPretext(TransformerMixin, ViewClassification):
         """Name of each view: its angle."""
         return tuple(f"{angle}°" for angle in self.angles)
 
+    @all_or_nothing
     def fit(self, X, y=None):
         """Check the angles and the shape of the images.
 
@@ -155,10 +151,7 @@ class RotationPretext(TransformerMixin, ViewClassification):
             If `angles` is no tuple, or if X is sparse or holds objects that are no
             numbers.
         """
-        fitted = copy(self)
-        fitted._check_images(X, reset=True)
-        self.__dict__ = fitted.__dict__  # only now: a failed fit changes nothing
-        return self
+        self._turns_of(self._fit_images(X))
 
     def transform(self, X):
         """Turn each image by every angle.
@@ -175,10 +168,10 @@ class RotationPretext(TransformerMixin, ViewClassification):
             View `k` is turned by `angles[k]`; the dtype is that of X. Rows are kept, so
             no split of the rows parts the views of one image.
         """
-        check_is_fitted(self)
-        images = self._check_images(X, reset=False)
+        images = self._check_images(X)
+        turns = self._turns_of(images)
         warn_of_channels_first(images)
-        return rotated_views(images, quarter_turns(self.angles))
+        return rotated_views(images, turns)
 
     def make_task(self, X):
         """Make a plain classification set of the turned images; needs no `fit`.
@@ -255,13 +248,12 @@ class RotationPretext(TransformerMixin, ViewClassification):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32", "uint8"]
         return tags
 
-    def _check_images(self, X, *, reset):
+    def _turns_of(self, images):
+        """Return the quarter turns of the angles, checked against the images."""
         turns = quarter_turns(self.angles)
-        images = validate_images(self, X, image_shape=self.image_shape, reset=reset)
         height, width = images.shape[1:3]
         if height != width and any(turn % 2 for turn in turns):
             hint = channels_first_hint(images.shape)
@@ -269,4 +261,4 @@ class RotationPretext(TransformerMixin, ViewClassification):
                 "Turns by 90 and 270 degrees need square images, got images of shape "
                 f"{images.shape[1:]}.{hint or ' Use angles=(0, 180) for these.'}"
             )
-        return images
+        return turns

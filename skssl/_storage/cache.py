@@ -1,0 +1,69 @@
+"""The cache of finished trainings, kept by joblib.
+
+A training is known by its key, a hash of all that it depends on. The folder is the
+user's own: what is in it is pickled.
+"""
+
+import os
+import warnings
+
+from sklearn.utils.validation import check_memory
+
+from .checkpoint import pack, unpack
+
+
+def finished_training(key, train):
+    """Train, and return what came of it in packed form; joblib keeps it by the key."""
+    return pack(train())
+
+
+def cached(memory, key, train):
+    """Return what `train` returns, from the cache if it is there.
+
+    Parameters
+    ----------
+    memory : str, path-like or joblib.Memory
+        The cache, as elsewhere in scikit-learn.
+    key : str
+        Key of the training.
+    train : callable
+        What to do where the cache has nothing.
+
+    Returns
+    -------
+    result : object
+        What `train` returns.
+    """
+    started, finished = [], []
+
+    def train_once():
+        if not finished:
+            started.append(True)
+            finished.append(train())
+        return finished[0]
+
+    try:
+        if isinstance(memory, os.PathLike):
+            memory = os.fspath(memory)
+        memorized = check_memory(memory).cache(finished_training, ignore=["train"])
+        known = memorized.check_call_in_cache(key, train_once)
+        result = unpack(memorized(key, train_once))
+        if result is None:
+            memorized.call_and_shelve(key, train_once).clear()
+            result = unpack(memorized(key, train_once))
+        if known and finished:
+            warnings.warn(
+                f"An entry of memory={memory!r} was damaged: it was made anew.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return result
+    except OSError as error:
+        if started and not finished:
+            raise  # it comes from the training
+        warnings.warn(
+            f"memory={memory!r} cannot be used ({error}): pretraining is not kept.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return train_once()

@@ -1,0 +1,251 @@
+"""The stages of training: what is trained, on what and how, as plain facts.
+
+A stage is known by its name in messages, checkpoints and histories. A further stage is
+one more function here that returns a Stage.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+from sklearn.model_selection import train_test_split
+
+from .._networks.surgery import split_frozen
+from .._networks.trial import check_monitors, try_settings
+from .._runtime import seeded_process
+from .._storage.checkpoint import Checkpoint
+from .batches import Batches
+from .reuse import STEPS_PER_CALL, compiled
+
+# Few labels make few batches: with 100 labels in batches of 64, five epochs are ten
+# steps, after which no network has learned anything. So the number of epochs follows
+# from a number of steps, unless the wrapper gives it. Where a pass over the labels is
+# but a few steps, an epoch is several passes, since each epoch has a fixed cost.
+MIN_STEPS = 1000
+MIN_EPOCHS = 5
+MIN_EPOCH_STEPS = 50
+
+
+@dataclass
+class Stage:
+    """One training of a network.
+
+    Attributes
+    ----------
+    name : str
+        What it is called in messages, files and histories.
+    subject : str
+        What it trains on, for a message.
+    model : keras.Model
+        The network, trained in place.
+    compile_kwargs : dict
+        Arguments of `keras.Model.compile`.
+    batches : Batches
+        What it trains on, in which order.
+    epochs : int
+        Number of epochs.
+    callbacks : list of keras.callbacks.Callback
+        The user's.
+    validation : Batches or None
+        What it is validated on.
+    validation_freq, validation_steps, verbose
+        As in `keras.Model.fit`.
+    split : tuple of keras.Model or None
+        The leading layers whose outputs never change, and what follows them.
+    checkpoint : Checkpoint or None
+        Where its state is kept, while it runs.
+    """
+
+    name: str
+    subject: str
+    model: keras.Model
+    compile_kwargs: dict
+    batches: Batches
+    epochs: int
+    callbacks: list = ()
+    validation: Batches | None = None
+    validation_freq: int | list = 1
+    validation_steps: int | None = None
+    verbose: int | str = 0
+    split: tuple | None = None
+    checkpoint: Checkpoint | None = None
+
+    def remove_checkpoint(self):
+        """Remove what the stage has kept, once the whole fit is finished."""
+        if self.checkpoint is not None:
+            self.checkpoint.remove()
+
+
+def pretraining(network, task, data, *, epochs, batch_size, seed, verbose):
+    """Return the stage that trains the backbone on a pretext task.
+
+    Parameters
+    ----------
+    network : Network
+        Supplies the backbone, and the optimizer.
+    task : PretextTask
+        The fitted task, whose head is put on the backbone.
+    data : TrainingSet
+        The images.
+    epochs, batch_size, seed, verbose : int
+        As in Keras; the batch size counts inputs of the network.
+
+    Returns
+    -------
+    stage : Stage
+        Its model goes from images to the outputs of the pretext head.
+    """
+    image_shape = network.backbone.input_shape[1:]
+    with seeded_process(seed):
+        inputs = keras.Input(image_shape, name="images")
+        outputs = task.build_head(network.backbone(inputs), image_shape)
+        model = keras.Model(inputs, outputs, name="pretext_model")
+    loss, metrics = task.loss_and_metrics()
+    own = {"loss": loss, "metrics": metrics}
+    none = {"loss_weights": None, "weighted_metrics": None}
+    return Stage(
+        "pretraining",
+        f"{type(task).__name__} on {len(data)} images",
+        model,
+        {**network.compile_kwargs, **own, **none},
+        Batches(data, task.make_batch, max(1, batch_size // task.n_views), seed),
+        epochs,
+        verbose=verbose,
+    )
+
+
+def finetuning(
+    network, data, *, seed, verbose, first_epoch=0, validation=None, classes=None
+):
+    """Return the stage that trains the whole network on labelled images.
+
+    What cannot be trained with is refused here, before anything is trained.
+
+    Parameters
+    ----------
+    network : Network
+        Supplies network, optimizer, loss and the settings of training.
+    data : TrainingSet
+        The labelled images.
+    seed, verbose : int
+        Seed of the order of the rows and of the validation split; Keras verbosity.
+    first_epoch : int, default=0
+        Number of the first epoch, from which the order of the rows follows.
+    validation : TrainingSet, default=None
+        What the user validates on.
+    classes : ndarray of shape (n_classes,), default=None
+        Class labels, for messages.
+
+    Returns
+    -------
+    stage : Stage
+        Its model goes from images to the outputs of the class head.
+    """
+    settings = {"verbose": verbose, **network.fit_kwargs}
+    metrics = try_settings(network, data.weights is not None)
+    if settings["validation_split"]:
+        data, validation = split_validation(
+            data, settings["validation_split"], seed, classes
+        )
+    check_monitors(settings["callbacks"], metrics, validation is not None)
+    n_rows, epochs, passes = len(data), settings["epochs"], 1
+    batch_size = _n_rows(settings["batch_size"] or 32, data)  # 32 as in Keras
+    if epochs is None:
+        n_steps = math.ceil(n_rows / batch_size)
+        passes = math.ceil(MIN_EPOCH_STEPS / n_steps)
+        epochs = max(MIN_EPOCHS, math.ceil(MIN_STEPS / (passes * n_steps)))
+    prepare, shuffle = _prepare(network), bool(settings["shuffle"])
+    if validation is not None:
+        size = _n_rows(settings["validation_batch_size"] or batch_size, validation)
+        validation = Batches(validation, prepare, size, seed, shuffle=False)
+    return Stage(
+        "fine-tuning",
+        f"{n_rows} labelled images",
+        network.training_model,
+        network.compile_kwargs,
+        Batches(data, prepare, batch_size, seed, shuffle, passes, first_epoch),
+        epochs,
+        settings["callbacks"],
+        validation,
+        settings["validation_freq"],
+        settings["validation_steps"],
+        settings["verbose"],
+        split_frozen(network),
+    )
+
+
+def by_single_epochs(network):
+    """Have a network fine-tuned for one epoch per stage, all with one optimizer.
+
+    Callbacks and validation are for whole trainings, and left out.
+    """
+    network.fit_kwargs |= {"callbacks": [], "validation_split": 0.0, "epochs": 1}
+    network.training_model = compiled(
+        network.training_model, network.compile_kwargs, STEPS_PER_CALL
+    )
+
+
+def _prepare(network):
+    """Return what turns a batch of labelled images into what the loss takes."""
+    n_units = network.training_model.output_shape[-1]
+    return functools.partial(_targets_for_loss, n_units if network.one_hot else None)
+
+
+def _targets_for_loss(n_units, images, seed, targets, *weights):
+    targets = targets if n_units is None else tf.one_hot(targets, n_units)
+    return images, targets, *weights
+
+
+def _n_rows(batch_size, data):
+    return len(data) if batch_size == -1 else batch_size  # as in scikeras
+
+
+def split_validation(data, fraction, seed, classes=None):
+    """Divide a set into rows to train on and rows to validate on.
+
+    The classes have the same share of both. A class with a single row is trained on.
+
+    Parameters
+    ----------
+    data : TrainingSet
+        The labelled images.
+    fraction : float
+        Share of the rows to validate on.
+    seed : int
+        Seed of the choice.
+    classes : ndarray of shape (n_classes,), default=None
+        Class labels, for messages.
+
+    Returns
+    -------
+    train, validation : TrainingSet
+        The rows.
+
+    Raises
+    ------
+    ValueError
+        If there are too few rows for each class to have one in both.
+    """
+    targets, every = data.targets, np.arange(len(data))
+    counts = np.bincount(targets)
+    single = counts[targets] == 1
+    several = every[~single]
+    n_classes = np.count_nonzero(counts > 1)
+    n_held_out = math.ceil(fraction * len(data))
+    if not n_classes or not n_classes <= n_held_out <= len(several) - n_classes:
+        rarest = np.argmin(np.where(counts, counts, counts.max() + 1))
+        name = rarest if classes is None else classes.tolist()[rarest]
+        raise ValueError(
+            f"validation_split={fraction} cannot be stratified: of {len(data)} "
+            f"different labelled images it holds out {n_held_out}, but each class with "
+            f"two or more, {n_classes} in number, needs one in both parts. The rarest "
+            f"class, {name!r}, has {counts[rarest]}. Label more images, change "
+            "validation_split, or give fit__validation_data."
+        )
+    train, held_out = train_test_split(
+        several, test_size=n_held_out, stratify=targets[several], random_state=seed
+    )
+    return data.take(np.concatenate([train, every[single]])), data.take(held_out)
