@@ -29,10 +29,10 @@ from ._encoder import (
     fitted_pretext,
     seed_source,
 )
-from ._networks.identity import identity
+from ._networks.identity import training_key
 from ._networks.packing import PacksNetworks
 from ._runtime import check_backend
-from ._storage.checkpoint import Checkpoint, key_of
+from ._storage.checkpoint import Checkpoint
 from ._storage.persistence import SaveMixin
 
 
@@ -520,7 +520,7 @@ class SelfSupervisedClassifier(
     def _train(
         self, images, classes, distinct, rows, targets, weights, previous, only_epoch
     ):
-        from ._networks.network import describe, set_statistics, transfer_weights
+        from ._networks.network import set_statistics, transfer_weights
         from ._training.callbacks import callback_identity
 
         encoder_seed, network_seed, finetune_seed = self._seeds()
@@ -545,17 +545,13 @@ class SelfSupervisedClassifier(
         if self.checkpoint_dir is not None and only_epoch is None:
             settings = dict(network.fit_kwargs, verbose=None)
             callbacks = settings.pop("callbacks")
-            key = key_of(
+            key = training_key(
                 "fine-tuning",
-                lambda: [
-                    distinct.digest,
-                    rows,
-                    targets,
-                    np.zeros(0) if weights is None else weights,
-                    [finetune_seed, identity(sorted(settings.items()))],
-                    [callback_identity(x) for x in callbacks],
-                    *describe(network.classifier, network.compile_kwargs),
-                ],
+                network.classifier,
+                network.compile_kwargs,
+                [distinct.digest, rows, targets, weights, finetune_seed],
+                sorted(settings.items()),
+                [callback_identity(x) for x in callbacks],
             )
             if key is not None:
                 finetuning = Checkpoint(self.checkpoint_dir, "fine-tuning", key)

@@ -17,10 +17,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._data.images import validate_images, warn_of_channels_first
 from ._data.training_set import distinct_images
-from ._networks.identity import identity
+from ._networks.identity import training_key
 from ._networks.packing import PacksNetworks
 from ._runtime import check_backend
-from ._storage.checkpoint import Checkpoint, cached, key_of
+from ._storage.checkpoint import Checkpoint, cached
 from ._storage.persistence import SaveMixin
 from .pretext import GivenViews, PretextTask, RotationPretext
 
@@ -267,7 +267,6 @@ class SelfSupervisedEncoder(
             build_network,
             check_pretraining,
             copy_weights,
-            describe,
             set_statistics,
         )
         from ._training.loop import build_pretext_model, pretrain
@@ -290,14 +289,12 @@ class SelfSupervisedEncoder(
             copy_weights(initial_model, model)
         key = checkpoint = None
         if self.memory is not None or self.checkpoint_dir is not None:
-            key = key_of(
+            key = training_key(
                 "pretraining",
-                lambda: [
-                    distinct.digest,
-                    identity(self.pretext_),
-                    [self.epochs, self.batch_size, order_seed],
-                    *describe(model, compile_kwargs),
-                ],
+                model,
+                compile_kwargs,
+                [distinct.digest, self.epochs, self.batch_size, order_seed],
+                self.pretext_,
             )
         if key is not None and self.checkpoint_dir is not None:
             checkpoint = Checkpoint(self.checkpoint_dir, "pretraining", key)

@@ -8,53 +8,13 @@ them is pickled.
 import contextlib
 import glob
 import hashlib
-import json
 import os
 import pickle
 import warnings
 
-import numpy as np
 from sklearn.utils.validation import check_memory
 
-from .._networks.identity import Unidentifiable, identity
-
 CHECKSUM_BYTES = hashlib.sha256().digest_size
-
-
-def fingerprint(*parts):
-    """Return a hash of arrays, of anything that JSON can hold, and of what is in it."""
-    total = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            total.update(f"{part.dtype} {part.shape}".encode())
-            part = np.ascontiguousarray(part).tobytes()
-        else:
-            part = json.dumps(part, sort_keys=True, default=identity).encode()
-        total.update(len(part).to_bytes(8, "big") + part)
-    return total.hexdigest()
-
-
-def key_of(stage, parts):
-    """Return the fingerprint of a training; None, with a warning, if it has none.
-
-    Parameters
-    ----------
-    stage : str
-        Name of the stage of training, for the message.
-    parts : callable
-        Returns all that the training depends on.
-    """
-    try:
-        return fingerprint(*parts())
-    except Unidentifiable as error:
-        warnings.warn(
-            f"memory= and checkpoint_dir= are not used for {stage}: nobody can say "
-            "whether it would be the same training another time, since it depends on "
-            f"{error}.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return None
 
 
 def callback_state(callback):

@@ -5,7 +5,7 @@ import weakref
 
 import keras
 
-from .._networks.identity import identity
+from .._networks.identity import Unidentifiable, identity
 from .._storage.checkpoint import callback_state
 
 # What a training was interrupted with: callback -> (identity then, identity before).
@@ -42,10 +42,14 @@ def used(callbacks, checkpoint):
 def callback_identity(callback):
     """Return what tells a callback from others, for the key of a checkpoint.
 
+    It is a digest; of a callback without one it is what `training_key` refuses.
     A callback that is as an interrupted training has left it counts as it was before
     that training: the next fit is the same fit, and goes on.
     """
-    now = _identity(callback)
+    try:
+        now = _identity(callback)
+    except Unidentifiable:
+        return _parts(callback)
     with contextlib.suppress(KeyError, TypeError):
         then, before = _interrupted[callback]
         if then == now:
@@ -54,6 +58,10 @@ def callback_identity(callback):
 
 
 def _identity(callback):
+    return identity(*_parts(callback))
+
+
+def _parts(callback):
     functions = {k: v for k, v in vars(callback).items() if callable(v)}
     functions.pop("_model", None)
-    return identity(type(callback), {**functions, **callback_state(callback)})
+    return [type(callback), {**functions, **callback_state(callback)}]

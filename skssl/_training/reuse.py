@@ -14,9 +14,9 @@ import joblib
 import keras
 import tensorflow as tf
 
-from .._networks.contents import architecture
 from .._networks.copies import fresh_optimizer
 from .._networks.graph import all_layers
+from .._networks.identity import architecture
 from .._runtime import LOCK, prepare_tensorflow, seeded
 
 prepare_tensorflow()  # before the first operation runs
