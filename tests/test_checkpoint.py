@@ -17,13 +17,8 @@ from sklearn.model_selection import GridSearchCV
 
 import skssl._encoder
 from skssl import RotationPretext, SelfSupervisedClassifier, SelfSupervisedEncoder
-from skssl._storage.checkpoint import (
-    Checkpoint,
-    cached,
-    fingerprint,
-    pack,
-    unpack,
-)
+from skssl._networks.identity import training_key
+from skssl._storage.checkpoint import Checkpoint, cached, pack, unpack
 
 SCRIPT = Path(__file__).with_name("killed_fit.py")
 
@@ -51,9 +46,16 @@ def weights(model):
 # Fingerprints and files
 
 
-def test_a_fingerprint_tells_all_its_parts_apart():
-    base = [np.arange(3), "text", {"b": 1, "a": None}]
-    assert fingerprint(*base) == fingerprint(np.arange(3), "text", {"a": None, "b": 1})
+def test_a_key_tells_all_its_parts_apart():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+
+    def key(*parts, **settings):
+        return training_key("pretraining", model, settings, *parts)
+
+    base = [np.arange(3), "text", {"a": None, "b": 1}]
+    first = key(*base, loss="mse", optimizer="sgd")
+    assert key(np.arange(3), *base[1:], optimizer="sgd", loss="mse") == first
     others = [
         [np.arange(4), *base[1:]],
         [np.arange(3.0), *base[1:]],
@@ -62,7 +64,24 @@ def test_a_fingerprint_tells_all_its_parts_apart():
         [*base[:2], {"b": 2, "a": None}],
         base[:2],
     ]
-    assert len({fingerprint(*parts) for parts in [base, *others]}) == len(others) + 1
+    keys = {key(*parts, loss="mse", optimizer="sgd") for parts in others}
+    keys |= {first, key(*base, loss="mae", optimizer="sgd")}
+    model.set_weights([weight + 1 for weight in model.get_weights()])
+    keys.add(key(*base, loss="mse", optimizer="sgd"))
+    assert len(keys) == len(others) + 3
+
+
+def test_the_precision_is_in_the_key():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    first = training_key("pretraining", model, {})
+    policy = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        assert training_key("pretraining", model, {}) != first
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert training_key("pretraining", model, {}) == first
 
 
 def test_damaged_bytes_are_not_unpacked():

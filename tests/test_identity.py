@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from skssl import RotationPretext
-from skssl._networks.identity import Unidentifiable, identity, own_code
+from skssl._networks.identity import Unidentifiable, identity, training_key
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ import sys
 import keras
 import numpy as np
 from skssl import RotationPretext
-from skssl._networks.identity import identity, own_code
+from skssl._networks.identity import identity, training_key
 sys.path.insert(0, sys.argv[1])
 import users_network
 for _ in range(int(sys.argv[2])):
@@ -223,7 +223,8 @@ for _ in range(int(sys.argv[2])):
 keras.utils.set_random_seed(0)
 model, settings = users_network.make()
 task = RotationPretext().fit(np.zeros((1, 8, 8, 1)))
-print(own_code(model, settings), identity(users_network.Task(), task))
+key = training_key("training", model, settings)
+print(key, identity(users_network.Task(), users_network.make, task, settings))
 """
 NETWORK = """
 import keras
@@ -269,15 +270,24 @@ class Small(keras.regularizers.Regularizer):
     def __call__(self, w):
         return keras.ops.sum(w) * 8
 
+    def get_config(self):
+        return {}
+
 
 class Penalty(keras.regularizers.Regularizer):
     def __call__(self, w):
         return keras.ops.sum(w) * 9
 
+    def get_config(self):
+        return {}
+
 
 class Rate(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step):
         return 10.0
+
+    def get_config(self):
+        return {}
 
 
 class Score(keras.metrics.Mean):
@@ -335,7 +345,7 @@ def network_digest(load, source=NETWORK):
 
     random = keras.utils.set_random_seed
     random(0)
-    return own_code(*load(source, "users_network").make())
+    return training_key("training", *load(source, "users_network").make())
 
 
 @pytest.mark.parametrize(
@@ -382,18 +392,35 @@ def test_the_digest_is_the_same_in_every_process(load, tmp_path):
     assert len(outputs.pop().split()) == 2
 
 
-def test_the_code_of_keras_is_left_out(load):
+def test_equal_networks_are_the_same_and_every_setting_of_keras_counts():
     import keras
 
-    def digest(rate):
+    def digest(rate=0.1, dtype="float32", activation=keras.activations.relu):
+        keras.utils.set_random_seed(0)
         images = keras.Input((4,))
-        x = keras.layers.Dense(3, activation="relu", kernel_regularizer="l2")(images)
+        x = keras.layers.Dense(3, activation, kernel_regularizer="l2")(images)
+        x = keras.layers.Activation("relu", dtype=dtype)(x)
         model = keras.Model(images, keras.layers.Dropout(rate)(x))
-        return own_code(
-            model, {"optimizer": keras.optimizers.Adam(rate), "loss": "mse"}
-        )
+        settings = {"optimizer": keras.optimizers.Adam(rate), "loss": "mse"}
+        return training_key("training", model, settings)
 
-    assert digest(0.1) == digest(0.2)  # the architecture tells these apart
+    @functools.wraps(keras.activations.relu)  # with the name and module of that
+    def activation(x):
+        return keras.activations.relu(x) + 1
+
+    state = np.random.get_state()
+    try:
+        first = digest()
+        others = [
+            digest(0.2),
+            digest(dtype="float64"),
+            digest(activation=keras.activations.elu),
+            digest(activation=activation),
+        ]
+        assert digest() == first
+        assert len({first, *others}) == 5
+    finally:
+        np.random.set_state(state)
 
 
 # Values

@@ -23,7 +23,6 @@ LAYERS = [
     "_networks/graph",
     "_networks/packing",
     "_networks/copies",
-    "_networks/contents",
     "_networks/identity",
     "_networks/settings",
     "_networks/trial",

@@ -1,12 +1,9 @@
 """From a scikeras wrapper to a Keras network: one backbone, and a class head."""
 
-import functools
 import itertools
 import math
-import platform
 import warnings
 from dataclasses import dataclass
-from importlib.metadata import version
 
 import keras
 import numpy as np
@@ -14,7 +11,6 @@ from keras.src.models.functional import Functional
 
 from .._data.images import channels_first_hint, load_batch
 from .._runtime import check_process, seeded_process
-from .contents import architecture
 from .graph import (
     GRAPH_CLASSES,
     LayerCopies,
@@ -27,8 +23,6 @@ from .graph import (
     normalizations,
     replay,
 )
-from .identity import Unidentifiable, own_code
-from .packing import named_functions, reason
 from .settings import (
     compile_settings,
     default_loss,
@@ -539,40 +533,6 @@ def _is_constant(layer):
         and len(layer.variables) == len(layer.weights)  # else the state of a generator
         and getattr(layer, "activity_regularizer", None) is None
     )
-
-
-@functools.cache
-def _versions():
-    """Return the versions of Python, whose bytecode each has its own, and libraries."""
-    names = "skssl keras tensorflow numpy scipy scikit-learn scikeras".split()
-    return {"python": platform.python_version(), **{x: version(x) for x in names}}
-
-
-def describe(model, compile_kwargs):
-    """Return all that decides how a network trains, for its fingerprint.
-
-    Returns
-    -------
-    parts : list of str, dict and ndarray
-        Architecture and settings, code of the user's own, versions, precision, then
-        every weight.
-
-    Raises
-    ------
-    Unidentifiable
-        If the network or what it depends on cannot be described.
-    """
-    code = own_code(model, compile_kwargs)
-    try:
-        with named_functions([model, compile_kwargs]) as ((_, settings), _):
-            text = architecture(model, settings)
-    except Exception as error:  # of a layer of the user's, which may raise anything
-        raise Unidentifiable(
-            f"a network that Keras cannot describe ({reason(error)})"
-        ) from error
-    precision = [keras.config.dtype_policy().name, keras.config.floatx()]
-    weights = [variable.numpy() for variable in model.variables]
-    return [text, code, _versions(), precision, *weights]
 
 
 def finetune_schedule(n_samples, batch_size):
