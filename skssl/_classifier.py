@@ -369,9 +369,9 @@ class SelfSupervisedClassifier(
         from ._training.loop import finetune
 
         epochs = len(next(iter(self.finetune_history_.values()), ()))
-        optimizer = getattr(network.classifier, "optimizer", None)  # none at first
+        optimizer = getattr(network.training_model, "optimizer", None)  # none at first
         variables = [
-            *network.classifier.variables,
+            *network.training_model.variables,
             *getattr(optimizer, "variables", ()),
         ]
         before = [variable.numpy() for variable in variables]
@@ -390,7 +390,7 @@ class SelfSupervisedClassifier(
             for variable, value in zip(variables, before, strict=True):
                 variable.assign(value)
             raise
-        self._network, self.model_ = network, network.model
+        self._network, self.model_ = network, network.prediction_model
         self.finetune_history_ = _joined(self.finetune_history_, history)
         return self
 
@@ -520,7 +520,8 @@ class SelfSupervisedClassifier(
     def _train(
         self, images, classes, distinct, rows, targets, weights, previous, only_epoch
     ):
-        from ._networks.network import describe, set_statistics, transfer_weights
+        from ._networks.network import describe
+        from ._networks.surgery import set_statistics, transfer_weights
         from ._training.callbacks import callback_identity
 
         encoder_seed, network_seed, finetune_seed = self._seeds()
@@ -532,7 +533,7 @@ class SelfSupervisedClassifier(
         )
         self.pretrain_history_ = self.encoder_ and self.encoder_.history_
         if previous is None and self.encoder_ is None:
-            set_statistics(network, images, distinct)
+            set_statistics(network, distinct)
         elif previous is None:
             try:
                 transfer_weights(self.encoder_.backbone_, network)
@@ -554,7 +555,7 @@ class SelfSupervisedClassifier(
                     np.zeros(0) if weights is None else weights,
                     [finetune_seed, identity(sorted(settings.items()))],
                     [callback_identity(x) for x in callbacks],
-                    *describe(network.classifier, network.compile_kwargs),
+                    *describe(network.training_model, network.compile_kwargs),
                 ],
             )
             if key is not None:
@@ -572,7 +573,7 @@ class SelfSupervisedClassifier(
         self.finetune_history_ = _joined(
             previous and previous.finetune_history_, history
         )
-        self.model_ = network.model
+        self.model_ = network.prediction_model
         for checkpoint in filter(None, [pretraining, finetuning]):
             checkpoint.remove()
         return network
@@ -637,7 +638,8 @@ class SelfSupervisedClassifier(
 
     def _built_network(self, seed, initial_model):
         """Return the network, with fresh weights or those of a model."""
-        from ._networks.network import build_network, copy_weights, freeze
+        from ._networks.network import build_network
+        from ._networks.surgery import copy_weights, freeze
 
         standardize = self.standardize
         if standardize == "auto" and self.encoder is not None:
@@ -652,7 +654,7 @@ class SelfSupervisedClassifier(
         freeze(network, self.frozen_layers)
         if initial_model is not None:
             try:
-                copy_weights(initial_model, network.model)
+                copy_weights(initial_model, network.prediction_model)
             except ValueError as error:
                 raise ValueError(
                     "The estimator builds another network than the one fitted before: "

@@ -263,13 +263,8 @@ class SelfSupervisedEncoder(
         )
         self.pretext_ = fitted_pretext(self.pretext, images)
 
-        from ._networks.network import (
-            build_network,
-            check_pretraining,
-            copy_weights,
-            describe,
-            set_statistics,
-        )
+        from ._networks.network import build_network, check_pretraining, describe
+        from ._networks.surgery import copy_weights, set_statistics
         from ._training.loop import build_pretext_model, pretrain
 
         random_state = seed_source(self.random_state, self.estimator)
@@ -282,7 +277,7 @@ class SelfSupervisedEncoder(
             standardize=self.standardize,
         )
         check_pretraining(network, self.pretext_)
-        set_statistics(network, images, distinct)
+        set_statistics(network, distinct)
         model, compile_kwargs = build_pretext_model(
             network, self.pretext_, self.image_shape_, order_seed
         )

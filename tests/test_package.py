@@ -27,6 +27,7 @@ LAYERS = [
     "_networks/identity",
     "_networks/settings",
     "_networks/trial",
+    "_networks/surgery",
     "_networks/network",
     "_storage/__init__",
     "_storage/archive",

@@ -19,6 +19,7 @@ from .images import load_batch
 class DistinctImages:
     """The distinct images among the rows of X."""
 
+    images: np.ndarray  # (n_samples, ..., channels) all images
     rows: np.ndarray  # (n_distinct,) a row of each, ordered by content
     index: np.ndarray  # (n_rows,) which of them each of the given rows is
     mean: np.ndarray  # (channels,) of their pixels
@@ -72,6 +73,7 @@ def distinct_images(images, rows, chunk_values=2**19):
     position[order] = np.arange(len(order))
     kind = f"{load_batch(images[:1]).dtype} {images.shape[1:]}"
     return DistinctImages(
+        images,
         rows[first[order]],
         position[index.reshape(-1)],
         scaler.mean_,

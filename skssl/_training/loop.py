@@ -19,7 +19,8 @@ import tensorflow as tf
 from sklearn.model_selection import train_test_split
 
 from .._data.images import load_batch
-from .._networks.network import finetune_schedule, split_frozen
+from .._networks.network import finetune_schedule
+from .._networks.surgery import split_frozen
 from .._runtime import LOCK, check_process, seeded, seeded_process, shared_seeds
 from .._storage.checkpoint import callback_state
 from .callbacks import used
@@ -470,11 +471,11 @@ def finetune(
 
 def _to_finetune(network, keep_optimizer):
     """Return the model to train, with an optimizer that stays if need be."""
-    if keep_optimizer and not network.classifier.compiled:
-        network.classifier = shell(
-            network.classifier, network.compile_kwargs, _labelled
+    if keep_optimizer and not network.training_model.compiled:
+        network.training_model = shell(
+            network.training_model, network.compile_kwargs, _labelled
         )
-    return network.classifier
+    return network.training_model
 
 
 @dataclass
@@ -491,7 +492,7 @@ class _LabelledRows:
 
 def _training_sets(network, images, rows, targets, weights, settings, seed):
     """Return the labelled rows to train on, and those to validate on, if any."""
-    n_units = network.classifier.output_shape[-1]
+    n_units = network.training_model.output_shape[-1]
 
     def labels(targets, weights):
         given = [np.eye(n_units)[targets] if network.one_hot else targets]
