@@ -218,8 +218,8 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
         )
         self.pretext_ = fitted_pretext(self.pretext, data.images)
 
-        from ._networks.network import build_network
-        from ._networks.surgery import check_pretraining, copy_weights, set_statistics
+        from ._networks.network import build_network, check_pretraining
+        from ._networks.surgery import copy_weights, set_statistics
         from ._training.loop import run
         from ._training.stages import pretraining
 

@@ -10,7 +10,8 @@ from sklearn.datasets import load_digits
 from skssl import SelfSupervisedClassifier, SelfSupervisedEncoder, build_cnn
 from skssl._data.training_set import distinct_images
 from skssl._networks.graph import call_of, calls, kinds
-from skssl._networks.network import build_network, set_statistics
+from skssl._networks.network import build_network
+from skssl._networks.surgery import set_statistics
 
 DIGITS, LABELS = load_digits(return_X_y=True)
 DIGITS = np.round(DIGITS * 255 / 16).astype(np.uint8).reshape(-1, 8, 8, 1)
@@ -98,7 +99,7 @@ def adapted(estimator, images, n_classes=10, **params):
     network = build_network(
         estimator, images.shape[1:], 0, np.arange(n_classes), **params
     )
-    set_statistics(network, images, distinct_images(images, np.arange(len(images))))
+    set_statistics(network, distinct_images(images, np.arange(len(images))))
     return network.backbone
 
 
@@ -444,9 +445,9 @@ def test_an_operation_behind_the_head_is_kept(tail, tmp_path, quick):
         return keras.Model(inputs, tail(x))
 
     network = build_network(build, (8, 8, 1), 0, CLASSES)
-    head = network.model.layers[2]
+    head = network.prediction_model.layers[2]
     expected = tail(head(network.backbone(DIGITS[:5])))
-    assert_allclose(network.model(DIGITS[:5]), expected, rtol=1e-6)
+    assert_allclose(network.prediction_model(DIGITS[:5]), expected, rtol=1e-6)
     assert not network.compile_kwargs["loss"].get_config()["from_logits"]
     clf = SelfSupervisedClassifier(
         quick(build, epochs=8), pretrain_epochs=0, random_state=0
@@ -580,7 +581,9 @@ def test_a_subclass_that_adds_nothing_trains():
         outputs = layers.Dense(meta["n_classes_"])(layers.Flatten()(inputs))
         return Named(inputs, outputs)
 
-    assert build_network(build, (8, 8, 1), 0, CLASSES).model.output_shape == (None, 10)
+    assert build_network(
+        build, (8, 8, 1), 0, CLASSES
+    ).prediction_model.output_shape == (None, 10)
 
 
 def test_a_method_put_on_a_model_is_refused():

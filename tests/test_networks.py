@@ -6,10 +6,9 @@ from scikeras.wrappers import KerasClassifier
 
 from skssl import build_cnn
 from skssl._data.training_set import distinct_images
-from skssl._networks.network import (
-    build_network,
+from skssl._networks.network import build_network, finetune_schedule
+from skssl._networks.surgery import (
     copy_weights,
-    finetune_schedule,
     freeze,
     set_statistics,
     transfer_weights,
@@ -113,7 +112,7 @@ def test_targets_are_what_the_loss_takes(loss, one_hot):
 )
 def test_model_gives_probabilities_whatever_the_head(model, n_classes):
     network = build_network(model, (8, 8, 1), 0, np.arange(n_classes))
-    outputs = np.asarray(network.model(np.ones((2, 8, 8, 1), np.float32)))
+    outputs = np.asarray(network.prediction_model(np.ones((2, 8, 8, 1), np.float32)))
     assert outputs.shape == (2, 1 if n_classes == 2 else 3)
     assert (outputs >= 0).all()
     assert (outputs <= 1).all()
@@ -135,7 +134,7 @@ def test_a_model_is_left_untouched_and_starts_from_its_weights():
 def adapted(estimator, images, **params):
     """Return a network whose Normalization layers are adapted to images."""
     network = build_network(estimator, (8, 8, 1), 0, CLASSES, **params)
-    set_statistics(network, images, distinct_images(images, np.arange(len(images))))
+    set_statistics(network, distinct_images(images, np.arange(len(images))))
     return network
 
 

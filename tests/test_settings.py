@@ -191,7 +191,7 @@ def test_other_ways_to_build_a_model_serve():
 
     for wrapper in (KerasClassifier(build_fn=small_cnn), Own(width=4)):
         network = build_network(wrapper, IMAGE_SHAPE, 0, np.arange(10))
-        assert network.model.count_params() == small_cnn(META).count_params()
+        assert network.prediction_model.count_params() == small_cnn(META).count_params()
 
 
 # What the settings of fit do
@@ -621,9 +621,9 @@ def test_own_optimizers_train_as_keras_trains_them(kind, compiled, train):
     for network, optimizer in zip(networks, [None, OPTIMIZERS[kind]()], strict=True):
         settings = network.compile_kwargs
         settings["optimizer"] = optimizer or settings["optimizer"]
-        network.classifier.compile(**settings)
-        network.classifier.fit(X[..., None], y, epochs=2, shuffle=False, verbose=0)
-    weights = [network.classifier.get_weights() for network in networks]
+        network.training_model.compile(**settings)
+        network.training_model.fit(X[..., None], y, epochs=2, shuffle=False, verbose=0)
+    weights = [network.training_model.get_weights() for network in networks]
     for a, b in zip(*weights, strict=True):
         assert_array_equal(a, b)
     assert not given.built
@@ -734,7 +734,7 @@ def test_a_model_with_layers_that_keras_does_not_know_says_what_to_do(
             classifier(estimator, pretrain_epochs=1).fit(*train)
         assert len(str(error.value)) < 300
     by_function = build_network(kc(own_layers), IMAGE_SHAPE, 0, np.arange(10))
-    assert by_function.model.count_params() == model.count_params()
+    assert by_function.prediction_model.count_params() == model.count_params()
     with keras.saving.custom_object_scope({"Doubled": Doubled}):
         assert copied_model(model).count_params() == model.count_params()
 
@@ -994,14 +994,14 @@ def test_trying_the_settings_leaves_everything_as_it_was():
     metric.update_state([1, 1], [[0.0, 1.0], [1.0, 0.0]])
     network = build_network(kc(), IMAGE_SHAPE, 0, np.arange(3))
     network.compile_kwargs["metrics"] = [metric]
-    before = network.classifier.get_weights()
+    before = network.training_model.get_weights()
     state = np.random.get_state()[1].copy()
     try_settings(network, weighted=True)
     assert float(metric.result()) == 0.5
     assert_array_equal(np.random.get_state()[1], state)
     assert not network.compile_kwargs["optimizer"].built
-    assert not network.classifier.compiled
-    for weight, other in zip(network.classifier.get_weights(), before, strict=True):
+    assert not network.training_model.compiled
+    for weight, other in zip(network.training_model.get_weights(), before, strict=True):
         assert_array_equal(weight, other)
 
 

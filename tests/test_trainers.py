@@ -9,7 +9,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 import skssl._training.reuse
 from skssl import RotationPretext, SelfSupervisedClassifier, SelfSupervisedEncoder
 from skssl._data.training_set import distinct_images
-from skssl._networks.network import build_network, set_statistics
+from skssl._networks.network import build_network
+from skssl._networks.surgery import set_statistics
 from skssl._training.reuse import (
     BlockTrainer,
     FusedAdam,
@@ -43,8 +44,8 @@ def network(seed=0, mean=3.0, **params):
     pixels = np.full((2, *IMAGE_SHAPE), mean, np.float32)
     pixels[0] -= 2
     pixels[1] += 2
-    set_statistics(built, pixels, distinct_images(pixels, np.arange(2)))
-    return built.classifier
+    set_statistics(built, distinct_images(pixels, np.arange(2)))
+    return built.training_model
 
 
 def settings(**others):

@@ -14,7 +14,8 @@ from sklearn.base import clone
 
 import skssl._training.loop
 from skssl import SelfSupervisedClassifier, SelfSupervisedEncoder
-from skssl._networks.network import build_network, freeze, split_frozen
+from skssl._networks.network import build_network
+from skssl._networks.surgery import freeze, split_frozen
 from skssl._training.loop import _Batches
 
 IMAGE_SHAPE = (8, 8, 1)
@@ -72,7 +73,7 @@ def test_both_parts_are_the_whole(frozen_layers):
     freeze(network, frozen_layers)
     front, rest = split_frozen(network)
     images = np.random.default_rng(0).random((5, *IMAGE_SHAPE), dtype=np.float32)
-    whole = network.classifier(images)
+    whole = network.training_model(images)
     assert_allclose(rest(front(images)), whole, atol=1e-6)
     assert not front.trainable_weights
     n_frozen = len(network.layers) if frozen_layers == "all" else frozen_layers
@@ -115,7 +116,7 @@ def test_a_network_that_divides_its_images_is_parted_too():
     freeze(network, 2)
     front, rest = split_frozen(network)
     images = np.random.default_rng(0).random((5, *IMAGE_SHAPE), dtype=np.float32)
-    assert_allclose(rest(front(images)), network.classifier(images), atol=1e-6)
+    assert_allclose(rest(front(images)), network.training_model(images), atol=1e-6)
     assert not front.trainable_weights
     assert front.output_shape == (None, 144)
 

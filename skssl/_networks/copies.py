@@ -11,8 +11,8 @@ from numbers import Real
 
 import keras
 
-from .graph import all_layers
-from .packing import packed, reason
+from .graph import all_layers, is_graph, is_of_keras
+from .packing import error_summary, packed
 
 
 def copied_model(model):
@@ -27,7 +27,7 @@ def copied_model(model):
         else:
             copied = type(model).from_config(model.get_config())
     except Exception as error:
-        why = str(error) if unknown else reason(error.__cause__ or error)[:100]
+        why = str(error) if unknown else error_summary(error.__cause__ or error)[:100]
         raise TypeError(
             f"The keras.Model given as estimator cannot be copied: {why}. If a layer "
             "is of your own class, register it with "
@@ -42,13 +42,7 @@ def copied_model(model):
 def _is_known(cls):
     """Whether Keras can find a class by its name."""
     registered = keras.saving.get_registered_name(cls)
-    known = keras.saving.get_registered_object(registered)
-    return is_of_keras(cls) or known is cls
-
-
-def is_of_keras(thing):
-    """Return whether a class, or a function, comes with Keras."""
-    return f"{thing.__module__}.".startswith("keras.")
+    return is_of_keras(cls) or keras.saving.get_registered_object(registered) is cls
 
 
 def compiled_with(model):
@@ -59,6 +53,51 @@ def compiled_with(model):
         model.dtype_policy.name != "mixed_float16" or type(model.optimizer) is scaled
     )
     return settings
+
+
+class LayerCopies:
+    """Copies of layers, one for each, which leave the graphs of the originals alone.
+
+    A layer may belong to a model that the user goes on with. A layer of the user's own,
+    and one that its configuration does not fully describe, is used itself.
+    """
+
+    def __init__(self):
+        self.pairs = {}  # id of a layer: the layer and its copy
+
+    def __call__(self, operation):
+        """Return the copy of a layer; an operation that is no layer as it is."""
+        if id(operation) not in self.pairs:
+            self.pairs[id(operation)] = operation, self._copy(operation)
+        return self.pairs[id(operation)][1]
+
+    def _copy(self, operation):
+        # A Lambda is a layer of Keras with code of the user's own.
+        is_layer = isinstance(operation, keras.layers.Layer)
+        if isinstance(operation, keras.layers.Lambda) or not (
+            is_layer and is_of_keras(type(operation))
+        ):
+            return operation
+        if is_graph(operation):
+            return keras.models.clone_model(operation, clone_function=self)
+        try:
+            return type(operation).from_config(operation.get_config())
+        except Exception:  # it holds a function or an object of the user's own
+            return operation
+
+    def take_weights(self):
+        """Give the copies the weights of the originals, once they are built."""
+        for original, copied in self.pairs.values():
+            # A nested network has the weights of its layers.
+            if copied is not original and not is_graph(original):
+                set_layer_weights(copied, original.get_weights())
+
+
+def set_layer_weights(layer, weights):
+    """Set the weights of a layer, and what it derives from them."""
+    layer.set_weights(weights)
+    if weights and isinstance(layer, keras.layers.Normalization):
+        layer.finalize_state()
 
 
 def fresh_optimizer(optimizer, cls=None):
@@ -73,10 +112,10 @@ def fresh_optimizer(optimizer, cls=None):
     rate = optimizer._learning_rate
     if isinstance(rate, keras.Variable):
         return _rebuilt(optimizer, cls)
-    # The schedule need not have a configuration, so ask for that of a stand-in.
-    plain = object.__new__(type(optimizer))
-    vars(plain).update(vars(optimizer), _learning_rate=None)
-    return _rebuilt(plain, cls, learning_rate=rate)
+    # The schedule need not have a configuration: ask an optimizer without it for its.
+    without_rate = object.__new__(type(optimizer))
+    vars(without_rate).update(vars(optimizer), _learning_rate=None)
+    return _rebuilt(without_rate, cls, learning_rate=rate)
 
 
 def fresh_metric(metric):
@@ -84,34 +123,37 @@ def fresh_metric(metric):
     return _rebuilt(metric) if isinstance(metric, keras.metrics.Metric) else metric
 
 
-def _rebuilt(thing, cls=None, **parts):
+def _rebuilt(original, cls=None, **arguments):
     """Return a new optimizer or metric, equal to a given one.
 
-    Its configuration is completed by parts. What it leaves out besides is refused where
-    it makes a difference.
+    Its configuration is completed by arguments. What it leaves out besides is refused
+    where it makes a difference.
     """
-    cls = cls or type(thing)
-    functions = {x.__name__: x for x in vars(thing).values() if inspect.isfunction(x)}
+
+    def refusal(why):
+        return TypeError(
+            f"An instance of {type(original).__name__} cannot be built from its "
+            f"get_config() ({why}). Let get_config return every argument of the "
+            "constructor."
+        )
+
+    attributes = vars(original)
+    functions = {x.__name__: x for x in attributes.values() if inspect.isfunction(x)}
     try:
         with keras.saving.custom_object_scope(functions):
-            rebuilt = cls.from_config({**thing.get_config(), **parts})
+            config = {**original.get_config(), **arguments}
+            rebuilt = (cls or type(original)).from_config(config)
     except Exception as error:
-        raise _cannot_rebuild(thing, reason(error)[:200]) from error
-    if is_of_keras(type(thing)):
+        raise refusal(error_summary(error)[:200]) from error
+    if is_of_keras(type(original)):
         return rebuilt
     # What the classes of Keras set is in the configuration, or changes in training.
-    said = {*vars(keras.optimizers.Optimizer(0.0)), *vars(keras.metrics.Metric())}
-    for name, value in vars(thing).items():
-        plain = all(
+    by_keras = {*vars(keras.optimizers.Optimizer(0.0)), *vars(keras.metrics.Metric())}
+    for name in attributes.keys() - by_keras:
+        value = attributes[name]
+        simple = all(
             isinstance(x, bool | Real | str | None) for x in keras.tree.flatten(value)
         )
-        if plain and name not in said and vars(rebuilt).get(name) != value:
-            raise _cannot_rebuild(thing, f"{name}={value!r} is not in it")
+        if simple and vars(rebuilt).get(name) != value:
+            raise refusal(f"{name}={value!r} is not in it")
     return rebuilt
-
-
-def _cannot_rebuild(thing, why):
-    return TypeError(
-        f"An instance of {type(thing).__name__} cannot be built from its get_config() "
-        f"({why}). Let get_config return every argument of the constructor."
-    )

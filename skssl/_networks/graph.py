@@ -1,51 +1,34 @@
 """What an image passes on its way through a network, read from the graph of Keras.
 
 Keras has no public way to ask which operation made a tensor. This module is the only
-one that reads `_keras_history` and `_inbound_nodes`.
+one that reads `_keras_history`, `_inbound_nodes`, `_nodes_by_depth` and the graph of a
+Sequential network in `_functional`. It knows augmentation by the package of Keras that
+it comes from.
 """
-
-from dataclasses import dataclass, field
 
 import keras
 from keras import layers
 from keras.src.models.functional import Functional
 
 GRAPH_CLASSES = keras.Sequential, Functional
-
-# Layers that change images but not the meaning of their values. The image is
-# standardised behind them, since some expect values from 0 to 255.
-AUGMENTATIONS = tuple(
-    getattr(layers, name)
-    for name in """
-    AugMix AutoContrast CenterCrop CLAHE CutMix Equalization MixUp RandAugment
-    RandomBrightness RandomColorDegeneration RandomColorJitter RandomContrast RandomCrop
-    RandomElasticTransform RandomErasing RandomFlip RandomGaussianBlur RandomGrayscale
-    RandomHue RandomInvert RandomPerspective RandomPosterization RandomRotation
-    RandomSaturation RandomSharpness RandomShear RandomTranslation RandomZoom Resizing
-    Solarization
-    """.split()
-    if hasattr(layers, name)  # some are younger than the oldest Keras admitted
-)
+# Layers of this package change images but not the meaning of their values. The image
+# is standardised behind them, since some expect values from 0 to 255.
+AUGMENTATION = "keras.src.layers.preprocessing.image_preprocessing."
 SCALING_LAYERS = layers.Normalization, layers.Rescaling
-# Layers and operations that leave the scale of an image as it is.
-NEUTRAL_LAYERS = tuple(
-    getattr(layers, name)
-    for name in """
+# Layers and operations of Keras that leave the scale of an image as it is.
+NEUTRAL = frozenset(
+    """
     ActivityRegularization AlphaDropout Average AveragePooling2D Concatenate Cropping2D
     Dropout Flatten GaussianDropout GaussianNoise GlobalAveragePooling2D
     GlobalMaxPooling2D Identity InputLayer MaxPooling2D Maximum Minimum Permute
     RepeatVector Reshape SpatialDropout1D SpatialDropout2D SpatialDropout3D UpSampling2D
     ZeroPadding2D
+
+    BroadcastTo Cast CropImages ExpandDims Flip GetItem Moveaxis Pad PadImages
+    RGBToGrayscale Ravel Repeat Resize Roll Rot90 Squeeze Stack Swapaxes Tile Transpose
     """.split()
 )
-NEUTRAL_OPERATIONS = set(
-    """
-    BroadcastTo Cast Concatenate CropImages ExpandDims Flip GetItem Moveaxis Pad
-    PadImages RGBToGrayscale Ravel Repeat Reshape Resize Roll Rot90 Squeeze Stack
-    Swapaxes Tile Transpose
-    """.split()
-)
-MOVES_AXES = {"Permute", "Reshape", "Transpose", "Moveaxis", "Swapaxes"}
+MOVES_AXES = frozenset("Permute Reshape Transpose Moveaxis Swapaxes".split())
 
 
 def call_of(tensor):
@@ -56,22 +39,9 @@ def call_of(tensor):
 
 def calls(model):
     """Return all calls between the inputs and the outputs of a network, in order."""
-    ordered, done = [], {id(tensor) for tensor in model.inputs}
-    pending = list(model.outputs)
-    while pending:
-        tensor = pending[-1]
-        missing = []
-        if id(tensor) not in done:
-            call = call_of(tensor)
-            missing = [x for x in call.input_tensors if id(x) not in done]
-        if missing:
-            pending += missing
-            continue
-        pending.pop()
-        if id(tensor) not in done:
-            done.update(map(id, call.outputs))
-            ordered.append(call)
-    return ordered
+    by_depth = getattr(model, "_functional", model)._nodes_by_depth
+    ordered = [call for depth in sorted(by_depth)[::-1] for call in by_depth[depth]]
+    return [call for call in ordered if call.input_tensors]
 
 
 def all_layers(model):
@@ -80,6 +50,11 @@ def all_layers(model):
         yield layer
         if isinstance(layer, keras.Model):
             yield from all_layers(layer)
+
+
+def is_of_keras(thing):
+    """Return whether a class, or a function, comes with Keras."""
+    return f"{thing.__module__}.".startswith("keras.")
 
 
 def is_graph(operation):
@@ -106,13 +81,12 @@ def kinds(operation):
         return {"scaling"}
     if getattr(operation, "weights", None):
         return {"scaling" if _scales_inside(operation) else "weights"}
-    if isinstance(operation, AUGMENTATIONS):
-        return {"augmentation"}
-    name, module = type(operation).__name__, type(operation).__module__
-    neutral = isinstance(operation, NEUTRAL_LAYERS) or (
-        module.startswith("keras.") and name in NEUTRAL_OPERATIONS
-    )
-    return {"neutral" if neutral else "scaling"}
+    for cls in filter(is_of_keras, type(operation).__mro__):
+        if cls.__module__.startswith(AUGMENTATION):
+            return {"augmentation"}
+        if cls.__name__ in NEUTRAL:
+            return {"neutral"}
+    return {"scaling"}
 
 
 def _scales_inside(layer):
@@ -121,71 +95,36 @@ def _scales_inside(layer):
     So does one that keeps statistics alone, which are weights that never train, and
     one of the user's own that has a scaling layer among its attributes.
     """
-    if type(layer).__module__.startswith("keras."):
+    if is_of_keras(type(layer)):
         return False
     if layer.trainable and not layer.trainable_weights:
         return True
-    return any(
-        isinstance(part, SCALING_LAYERS)
-        for value in vars(layer).values()
-        for part in (value if isinstance(value, list | tuple) else [value])
-    )
+    parts = keras.tree.flatten(list(vars(layer).values()))
+    return any(isinstance(part, SCALING_LAYERS) for part in parts)
 
 
-@dataclass
-class Front:
-    """What an image passes before the first layer with weights."""
+def front_operations(model):
+    """Yield what an image passes up to the first operations with weights, in order.
 
-    scales: bool = False  # whether anything there may change its scale
-    normalizes: bool = False  # whether that is a Normalization layer
-    channels_first: list = field(default_factory=list)  # layers that take it so
-
-
-def front_of(model):
-    """Look at all that an image passes before the first layer with weights.
-
-    Parameters
-    ----------
-    model : keras.Model
-        A Functional or Sequential network of one input and one output. Nested ones
-        are looked into.
+    Nested networks are looked into.
 
     Returns
     -------
-    front : Front
-        What was found.
+    passes : bool
+        Whether the image reaches the output without having met weights.
     """
-    front = Front()
-    _pass(model, front, True)
-    return front
-
-
-def _pass(model, front, axes_in_place):
-    """Follow the image through a network; return whether it passes unweighted."""
-    unweighted = {id(model.inputs[0])}
+    without_weights = {id(model.inputs[0])}
     for call in calls(model):
-        operation = call.operation
-        sees_image = call.input_tensors and all(
-            id(tensor) in unweighted for tensor in call.input_tensors
-        )
-        if not sees_image:
+        if any(id(tensor) not in without_weights for tensor in call.input_tensors):
             continue
-        name = type(operation).__name__
-        axes_in_place = axes_in_place and name not in MOVES_AXES
-        if is_graph(operation):
-            passes = _pass(operation, front, axes_in_place)
+        if is_graph(call.operation):
+            passes = yield from front_operations(call.operation)
         else:
-            found = kinds(operation)
-            passes = "weights" not in found
-            front.scales |= "scaling" in found
-            front.normalizes |= isinstance(operation, layers.Normalization)
-            axes_in_place = axes_in_place and "scaling" not in found
-            order = getattr(operation, "data_format", None)
-            if axes_in_place and order == "channels_first":
-                front.channels_first.append(operation)
+            yield call.operation
+            passes = "weights" not in kinds(call.operation)
         if passes:
-            unweighted.update(map(id, call.outputs))
-    return id(model.outputs[0]) in unweighted
+            without_weights.update(map(id, call.outputs))
+    return id(model.outputs[0]) in without_weights
 
 
 def normalizations(model):
@@ -203,54 +142,12 @@ def normalizations(model):
         operation = call.operation
         if isinstance(operation, layers.Normalization) and operation.weights:
             found = [(operation, None)]
-        elif is_graph(operation):
-            found = normalizations(operation)
         else:
-            continue
-        (tensor,) = call.input_tensors
+            found = normalizations(operation) if is_graph(operation) else ()
+        (tensor, *_) = call.input_tensors
         for layer, inner in found:
             seen = tensor if inner is None else inner(tensor)
             yield layer, None if seen is start else keras.Model(start, seen)
-
-
-class LayerCopies:
-    """Copies of layers, one for each, which leave the graphs of the originals alone.
-
-    A layer may belong to a model that the user goes on with. A layer of the user's own,
-    and one that its configuration does not say whole, stands for itself.
-    """
-
-    def __init__(self):
-        self.pairs = {}  # id of a layer: the layer and its copy
-
-    def __call__(self, operation):
-        """Return the copy of a layer; an operation that is no layer as it is."""
-        if id(operation) not in self.pairs:
-            self.pairs[id(operation)] = operation, self._copy(operation)
-        return self.pairs[id(operation)][1]
-
-    def _copy(self, operation):
-        own = not type(operation).__module__.startswith("keras.")
-        if own or not isinstance(operation, layers.Layer):
-            return operation
-        if isinstance(operation, layers.Lambda):  # Keras takes its code for unsafe
-            return operation
-        if is_graph(operation):
-            return keras.models.clone_model(operation, clone_function=self)
-        try:
-            return type(operation).from_config(operation.get_config())
-        except Exception:  # it holds a function or an object of the user's own
-            return operation
-
-    def take_weights(self):
-        """Give the copies the weights of the originals, once they are built."""
-        for original, copied in self.pairs.values():
-            # A nested network has the weights of its layers.
-            if copied is original or is_graph(original) or not original.weights:
-                continue
-            copied.set_weights(original.get_weights())
-            if isinstance(copied, layers.Normalization):
-                copied.finalize_state()  # it derives tensors from its weights
 
 
 def replay(model, inputs, call):

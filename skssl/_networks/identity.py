@@ -30,7 +30,7 @@ from importlib.metadata import version
 
 import numpy as np
 
-from .packing import named_functions, reason
+from .packing import error_summary, named_functions
 
 # Whoever reaches more objects than this reaches something that is not about training.
 MAX_OBJECTS = 50_000
@@ -451,7 +451,7 @@ def _text_with_own_functions(value, what):
         with named_functions(value) as (named, _):
             return _text(named)
     except Exception as error:  # of the user's objects, which may raise anything
-        message = f"{what} that Keras cannot describe ({reason(error)})"
+        message = f"{what} that Keras cannot describe ({error_summary(error)})"
         raise Unidentifiable(message) from error
 
 

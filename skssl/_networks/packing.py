@@ -2,15 +2,19 @@
 
 Keras writes a network as text and weights. In the text the user's functions and classes
 are but names, and a lambda is bytecode that has lost the names it refers to. So a
-network is packed as this text, with a name of its own for every function, and a dict
+network is packed as this text, with a unique name for every function, and a dict
 from names to the functions and classes themselves. A pickle of that dict holds them by
 reference where they can be imported, and otherwise by their code.
+
+This is the only module that uses the functions behind the pickles of Keras,
+`_save_model_to_fileobj` and `_load_model_from_fileobj`: other than these pickles, it
+loads in safe mode and with the user's classes at hand.
 """
 
 import contextlib
-import os
+import functools
+import io
 import sys
-import tempfile
 import types
 import warnings
 from copy import copy, deepcopy
@@ -20,20 +24,13 @@ from sklearn.base import BaseEstimator
 
 from .._runtime import LOCK, seeded
 
-# Where Keras puts what belongs to the graph of a network, not to its settings.
-OF_THE_GRAPH = frozenset(
-    """
-    _nodes _nodes_by_depth _operations _operations_by_depth _operations_by_name _inputs
-    _outputs _inputs_struct _outputs_struct _layers _functional _inbound_nodes
-    _outbound_nodes _tracker _parent_path build quantize _loss_tracker train_function
-    test_function predict_function _skssl_traced _skssl_shared_seeds
-    """.split()
-)
+# Functions in a network that are not among its settings, beside methods of its class.
+TRACED = "train_function test_function predict_function _skssl_traced".split()
 # Attributes of an estimator that are parts of the networks in others.
 OF_OTHERS = "_network", "backbone_"
 
 
-def reason(error):
+def error_summary(error):
     """Say what went wrong; a library that met damaged data raises anything."""
     message = str(error).rstrip(".")
     if type(error) is not ValueError:
@@ -44,15 +41,25 @@ def reason(error):
     return message
 
 
-def keras_file(model, folder):
-    """Return a network as Keras saves it, by way of a file in a folder."""
-    path = os.path.join(folder, "network.keras")
-    with warnings.catch_warnings():
-        # Keras converts its variables in a way that NumPy 2 warns about.
-        warnings.filterwarnings("ignore", "__array__", DeprecationWarning)
-        model.save(path)
-    with open(path, "rb") as file:
-        return file.read()
+def _with_parts(value, function):
+    """Return a value with what a function makes of its parts; itself if all stay."""
+    if type(value) in (list, tuple):
+        items = [function(item) for item in value]
+        same = all(a is b for a, b in zip(items, value, strict=True))
+        return value if same else type(value)(items)
+    if type(value) is dict:
+        items = {key: function(item) for key, item in value.items()}
+        return value if all(items[key] is value[key] for key in value) else items
+    # An estimator that packs its own networks is left to do so.
+    if isinstance(value, BaseEstimator) and not isinstance(value, PacksNetworks):
+        attributes = _with_parts(vars(value), function)
+        if attributes is not vars(value):
+            value = copy(value)
+            vars(value).update(attributes)
+    return value
+
+
+# Names for the user's functions and classes
 
 
 def _is_of_keras(value):
@@ -71,60 +78,73 @@ def _is_own_function(value):
     )
 
 
-def _settings(value):
-    """Yield the dicts in which an object of Keras keeps its settings."""
-    values = getattr(value, "__dict__", None)
-    if values is None:
-        return
-    yield values
-    if values.get("_compile_config") is not None:
-        yield values["_compile_config"].config
+def _renamed(function, name):
+    """Return a function that does the same under another name."""
+
+    @functools.wraps(function)
+    def renamed(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    renamed.__name__ = name
+    renamed.__module__ = "builtins"  # not a name to import
+    return renamed
 
 
-def _is_of_the_graph(name):
-    return name in OF_THE_GRAPH or name.startswith(("_self_", "_obj_ref"))
-
-
-def _parts(value, seen):
-    """Yield all objects with a configuration in an object of Keras, itself first."""
-    import keras
-
-    if id(value) in seen or isinstance(value, keras.Variable | keras.KerasTensor | str):
-        return
-    seen[id(value)] = value
-    if isinstance(value, list | tuple):
-        inner = value
-    elif isinstance(value, dict):
-        inner = value.values()
-    elif hasattr(type(value), "get_config"):
-        yield value
-        inner = [
-            part
-            for settings in _settings(value)
-            for name, part in settings.items()
-            if not _is_of_the_graph(name)
-        ]
-        inner += getattr(value, "layers", ()) if isinstance(value, keras.Model) else ()
-    else:
-        return
-    for part in inner:
-        yield from _parts(part, seen)
-
-
-class _Names:
-    """Gives every function a name of its own, and every class the one Keras gives it.
+class _Naming:
+    """Puts stand-ins with unique names in the place of the user's functions.
 
     Attributes
     ----------
     objects : dict
-        The function or class of each name.
+        The user's functions and classes by the names that Keras writes.
     """
 
     def __init__(self):
         self.objects = {}
-        self.stand_ins = {}  # id of a function: what stands in for it
+        self.stand_ins = {}  # id of a value: the value and what stands in for it
+        self.replaced = []  # (settings, name, value before)
 
-    def add_class(self, cls):
+    def stand_in(self, value):
+        """Return what is written in place of a value: itself, apart from functions."""
+        if id(value) not in self.stand_ins:
+            self.stand_ins[id(value)] = value, value  # a cycle ends here
+            self.stand_ins[id(value)] = value, self._stand_in(value)
+        return self.stand_ins[id(value)][1]
+
+    def _stand_in(self, value):
+        if hasattr(type(value), "get_config"):
+            self._replace_functions(value)
+        elif _is_own_function(value):
+            name = f"skssl_function_{len(self.objects)}"
+            self.objects[name] = value
+            return _renamed(value, name)
+        # Keras keeps what an attribute lists in containers of classes of its own.
+        for kind in (list, tuple, dict):
+            if isinstance(value, kind):
+                parts = value if type(value) is kind else kind(value)
+                replaced = _with_parts(parts, self.stand_in)
+                return value if replaced is parts else replaced
+        return value
+
+    def _replace_functions(self, value):
+        """Replace the functions among the settings of an object of Keras."""
+        import keras
+
+        if not _is_of_keras(value):
+            self._add_class(type(value))
+        compiled = getattr(value, "_compile_config", None)
+        attributes = getattr(value, "__dict__", {})
+        for settings in filter(None, [attributes, compiled and compiled.config]):
+            for name, setting in list(settings.items()):
+                # A layer holds some of its methods as attributes, wrapped by Keras.
+                if name in TRACED or callable(getattr(keras.Model, name, None)):
+                    continue
+                stand_in = self.stand_in(setting)
+                if stand_in is not setting:
+                    self.replaced.append((settings, name, setting))
+                    settings[name] = stand_in
+
+    def _add_class(self, cls):
         import keras
 
         name = keras.saving.get_registered_name(cls)
@@ -134,48 +154,10 @@ class _Names:
                 "name"
             )
 
-    def replaced(self, value):
-        """Return a value with stand-ins for its functions; itself if it has none."""
-        if _is_own_function(value):
-            if id(value) not in self.stand_ins:
-                name = f"skssl_function_{len(self.stand_ins)}"
-                self.objects[name] = value
-                self.stand_ins[id(value)] = _renamed(value, name)
-            return self.stand_ins[id(value)]
-        if type(value) in (list, tuple):
-            items = [self.replaced(item) for item in value]
-            changed = any(a is not b for a, b in zip(items, value, strict=True))
-            return type(value)(items) if changed else value
-        if type(value) is dict:
-            items = {key: self.replaced(item) for key, item in value.items()}
-            return items if any(items[k] is not value[k] for k in value) else value
-        return value
-
-
-def _renamed(function, name):
-    """Return a function that does the same under another name."""
-    if isinstance(function, types.FunctionType):
-        renamed = types.FunctionType(
-            function.__code__,
-            function.__globals__,
-            name,
-            function.__defaults__,
-            function.__closure__,
-        )
-        renamed.__kwdefaults__ = function.__kwdefaults__
-    else:
-
-        def renamed(*args, **kwargs):
-            return function(*args, **kwargs)
-
-        renamed.__name__ = name
-    renamed.__module__ = "builtins"  # not a name to import
-    return renamed
-
 
 @contextlib.contextmanager
 def named_functions(value):
-    """Have every function in an object of Keras written by a name of its own.
+    """Have every function in an object of Keras written by a unique name.
 
     Meanwhile stand-ins that do the same are in the place of the functions.
 
@@ -191,37 +173,57 @@ def named_functions(value):
     objects : dict
         The functions and classes of the user's own that it consists of, by name.
     """
-    names, before = _Names(), []
+    naming = _Naming()
     with LOCK:
         try:
-            for part in _parts(value, {}):
-                if not _is_of_keras(part):
-                    names.add_class(type(part))
-                for settings in _settings(part):
-                    for name, setting in list(settings.items()):
-                        if _is_of_the_graph(name):
-                            continue
-                        stand_in = names.replaced(setting)
-                        if stand_in is not setting:
-                            before.append((settings, name, setting))
-                            settings[name] = stand_in
-            yield names.replaced(value), names.objects
+            yield naming.stand_in(value), naming.objects
         finally:
-            for settings, name, setting in before:
+            for settings, name, setting in naming.replaced:
                 settings[name] = setting
 
 
+# Networks as bytes
+
+
+class _ByValue:
+    """Functions and classes, which a pickle holds by value if no import finds them."""
+
+    def __init__(self, code):
+        self.code = code
+
+    def __reduce__(self):
+        try:
+            by_value = joblib.wrap_non_picklable_objects([self.code], False)
+            return _from_pickle, by_value.__reduce__()
+        except Exception as error:
+            raise TypeError(
+                "Layers or functions of your own cannot be pickled: "
+                f"{error_summary(error)}. Define them in a module, and let them refer "
+                "to what can be pickled."
+            ) from error
+
+    def __deepcopy__(self, memo):
+        return deepcopy(self.code, memo)
+
+    def unpacked(self):
+        """Return the code."""
+        return self.code
+
+
+def _from_pickle(load, arguments):
+    (code,) = load(*arguments)
+    return code
+
+
 class Packed:
-    """An object of Keras as bytes or text, with the user's code that it consists of.
+    """An object of Keras as bytes, with the user's code that it consists of.
 
     Parameters
     ----------
-    content : bytes, dict or None
-        A file in the `.keras` format, or the configuration of what is no network; None
-        for code alone.
+    content : bytes
+        A file in the `.keras` format.
     objects : dict
-        Functions and classes by the names that stand for them; of code alone it is
-        called "code".
+        Functions and classes by the names that stand for them.
     """
 
     def __init__(self, content, objects):
@@ -229,69 +231,42 @@ class Packed:
         self.objects = objects
 
     def __reduce__(self):
-        try:
-            wrapped = joblib.wrap_non_picklable_objects(self.objects, False)
-            by_value = wrapped.__reduce__() if self.objects else (dict, ())
-        except Exception as error:
-            raise TypeError(
-                "Layers or functions of your own cannot be pickled: "
-                f"{reason(error)}. Define them in a module, and let them refer to what "
-                "can be pickled."
-            ) from error
-        return _from_pickle, (self.content, *by_value)
+        return Packed, (self.content, _ByValue(self.objects) if self.objects else {})
 
     def __deepcopy__(self, memo):
-        if self.content is None:
-            return Packed(None, deepcopy(self.objects, memo))
         return self  # nothing changes it
-
-    def __sklearn_clone__(self):
-        return self
 
     def unpacked(self):
         """Return the object."""
-        if self.content is None:
-            return unpacked(self.objects["code"])
-        import keras
+        from keras.src.saving import saving_lib
 
         # No lambda is in the text: so nothing in it is code, and Keras may stay safe.
-        with seeded(0), tempfile.TemporaryDirectory() as folder:
-            if isinstance(self.content, dict):
-                return keras.saving.deserialize_keras_object(
-                    self.content, custom_objects=self.objects, safe_mode=True
-                )
-            path = os.path.join(folder, "network.keras")
-            with open(path, "wb") as file:
-                file.write(self.content)
-            with warnings.catch_warnings():
-                # An optimizer that has done no step has no state to read.
-                warnings.filterwarnings("ignore", "Skipping variable loading")
-                return keras.saving.load_model(path, custom_objects=self.objects)
-
-
-def _from_pickle(content, load, arguments):
-    return Packed(content, load(*arguments))
+        with seeded(0), warnings.catch_warnings():
+            # An optimizer that has done no step has no state to read.
+            warnings.filterwarnings("ignore", "Skipping variable loading")
+            return saving_lib._load_model_from_fileobj(
+                io.BytesIO(self.content), self.objects, compile=True, safe_mode=True
+            )
 
 
 def _pack(value):
     """Pack one object of Keras; where it would not come back, say so."""
-    import keras
+    from keras.src.saving import saving_lib
 
+    file = io.BytesIO()
     try:
-        with named_functions(value) as (_, objects):
-            if isinstance(value, keras.Model):
-                with tempfile.TemporaryDirectory() as folder:
-                    content = keras_file(value, folder)
-            else:
-                content = keras.saving.serialize_keras_object(value)
-        packed = Packed(content, objects)
+        with named_functions(value) as (_, objects), warnings.catch_warnings():
+            # Keras converts its variables in a way that NumPy 2 warns about.
+            warnings.filterwarnings("ignore", "__array__", DeprecationWarning)
+            saving_lib._save_model_to_fileobj(value, file, "h5")
+        packed = Packed(file.getvalue(), objects)
         if objects:
             packed.unpacked()
     except Exception as error:
         raise TypeError(
-            f"{value!r} cannot be copied or pickled: {reason(error)}. Keras must be "
-            "able to build it from its configuration: a layer of your own needs "
-            "get_config with all arguments of its __init__."
+            f"{value!r} cannot be copied or pickled: {error_summary(error)}. Keras "
+            "must be able to build it from its configuration: a layer of your own "
+            "needs get_config with all arguments of its __init__."
         ) from error
     return packed
 
@@ -314,8 +289,7 @@ def packed(value):
         return value
     import keras
 
-    kinds = keras.Model, keras.Loss, keras.Metric, keras.Optimizer
-    if isinstance(value, kinds):
+    if isinstance(value, keras.Model | keras.Loss | keras.Metric | keras.Optimizer):
         return _pack(value)
     if isinstance(value, keras.callbacks.Callback):
         if vars(value).get("_model") is None:
@@ -333,33 +307,15 @@ def _code_packed(value):
     for name in code.__qualname__.split("."):
         found = getattr(found, name, None)
     if module != "builtins" and (found is not code or module == "__main__"):
-        return Packed(None, {"code": value})
+        return _ByValue(value)
     return _with_parts(value, _code_packed)
 
 
 def unpacked(value):
     """Return a value in which all networks are themselves again."""
-    if isinstance(value, Packed):
+    if isinstance(value, Packed | _ByValue):
         return value.unpacked()
     return _with_parts(value, unpacked)
-
-
-def _with_parts(value, function):
-    """Return a value with what a function makes of its parts; itself if all stay."""
-    if type(value) in (list, tuple):
-        items = [function(item) for item in value]
-        same = all(a is b for a, b in zip(items, value, strict=True))
-        return value if same else type(value)(items)
-    if type(value) is dict:
-        items = {key: function(item) for key, item in value.items()}
-        return value if all(items[key] is value[key] for key in value) else items
-    # An estimator that packs its own networks is left to do so.
-    if isinstance(value, BaseEstimator) and not isinstance(value, PacksNetworks):
-        attributes = _with_parts(vars(value), function)
-        if attributes is not vars(value):
-            value = copy(value)
-            vars(value).update(attributes)
-    return value
 
 
 class PacksNetworks:
@@ -384,9 +340,7 @@ class PacksNetworks:
 
     def __sklearn_clone__(self):
         stripped = copy(self)
-        for name, value in self.get_params(deep=False).items():
-            vars(stripped)[name] = packed(value)
+        vars(stripped).update(packed(self.get_params(deep=False)))
         cloned = super(PacksNetworks, stripped).__sklearn_clone__()
-        for name, value in cloned.get_params(deep=False).items():
-            vars(cloned)[name] = unpacked(value)
+        vars(cloned).update(unpacked(cloned.get_params(deep=False)))
         return cloned

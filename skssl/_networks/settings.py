@@ -19,13 +19,8 @@ from scikeras.wrappers import KerasClassifier
 from sklearn.utils import check_scalar
 
 from .cnn import build_cnn
-from .copies import (
-    compiled_with,
-    copied_model,
-    fresh_metric,
-    fresh_optimizer,
-    is_of_keras,
-)
+from .copies import compiled_with, copied_model, fresh_metric, fresh_optimizer
+from .graph import is_of_keras
 
 # Arguments of `keras.Model.fit` and `compile`, which are settings as fit__… and
 # compile__…. A test holds them against the Keras that is installed.

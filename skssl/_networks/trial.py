@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from .._runtime import seeded
-from .copies import fresh_metric, is_of_keras
+from .copies import fresh_metric
+from .graph import is_of_keras
 
 COMPARED = ("loss", "loss_weights", "metrics", "weighted_metrics")
 STOPPING = keras.callbacks.EarlyStopping
@@ -35,10 +36,10 @@ def try_settings(network, weighted):
     Nothing that belongs to the training is changed. Where they cannot be computed, or
     are no single number, a ValueError says so.
     """
-    n_units = network.classifier.output_shape[-1]
+    n_units = network.training_model.output_shape[-1]
     n_rows = 4 if n_units == 3 else 3  # shapes that are equal by chance hide mistakes
     outputs = tf.fill((n_rows, n_units), 1 / max(2, n_units))
-    outputs = tf.cast(outputs, network.classifier.output.dtype)
+    outputs = tf.cast(outputs, network.training_model.output.dtype)
     targets = np.arange(n_rows) % 2 * (max(2, n_units) - 1)
     if network.one_hot:
         targets = np.eye(n_units)[targets]

@@ -14,7 +14,7 @@ import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
-from .._networks.packing import keras_file, reason
+from .._networks.packing import error_summary
 
 KERAS_CONFIG, KERAS_WEIGHTS = "config.json", "model.weights.h5"
 KERAS_MEMBERS = {KERAS_CONFIG, KERAS_WEIGHTS, "metadata.json"}
@@ -95,6 +95,17 @@ def read_zip(file):
         return {entry.filename: archive.read(entry) for entry in entries}
 
 
+def keras_file(model, folder):
+    """Return a network as Keras saves it, by way of a file in a folder."""
+    path = os.path.join(folder, "network.keras")
+    with warnings.catch_warnings():
+        # Keras converts its variables in a way that NumPy 2 warns about.
+        warnings.filterwarnings("ignore", "__array__", DeprecationWarning)
+        model.save(path)
+    with open(path, "rb") as file:
+        return file.read()
+
+
 def network_bytes(model, folder):
     """Return a network in the `.keras` format, without the settings of training."""
     members = read_zip(io.BytesIO(keras_file(model, folder)))
@@ -141,7 +152,7 @@ def load_network(name, data, keras_version):
         except Exception as error:
             raise ValueError(
                 f"Keras {keras.__version__} cannot build {name}, which was written by "
-                f"Keras {keras_version!r}: {reason(error)}"
+                f"Keras {keras_version!r}: {error_summary(error)}"
             ) from error
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from .._data.labels import is_missing
-from .._networks.packing import reason
+from .._networks.packing import error_summary
 from ..pretext import GivenViews, RotationPretext
 from .archive import (
     expect,
@@ -97,8 +97,8 @@ class SaveMixin:
                 raise
             except Exception as error:
                 raise TypeError(
-                    f"This {name} cannot be saved without pickle: {reason(error)}. "
-                    f"{_with_pickle(self)}"
+                    f"This {name} cannot be saved without pickle: "
+                    f"{error_summary(error)}. {_with_pickle(self)}"
                 ) from error
             os.replace(temporary, path)
 
@@ -108,7 +108,7 @@ def _with_pickle(estimator):
     try:
         pickle.dumps(estimator)
     except Exception as error:
-        return f"Nor can joblib.dump: {reason(error)}."
+        return f"Nor can joblib.dump: {error_summary(error)}."
     return "joblib.dump saves it, for readers who trust you."
 
 
@@ -160,7 +160,7 @@ def load(path):
             return _read(file)
         except Exception as error:
             raise ValueError(
-                f"{os.fspath(path)!r} cannot be loaded: {reason(error)}. Only "
+                f"{os.fspath(path)!r} cannot be loaded: {error_summary(error)}. Only "
                 "unchanged files from the save method of skssl can."
             ) from error
 

@@ -1,10 +1,10 @@
 """PredictionDisplay: images with their true and predicted class."""
 
 import numpy as np
-from sklearn.base import BaseEstimator
 from sklearn.utils import check_consistent_length, check_random_state
 
-from .._data.images import validate_images
+from .._base import validate_images
+from .._data.images import as_images
 from ._image_grid import ImageGridDisplay, chosen_rows
 
 
@@ -146,7 +146,5 @@ class PredictionDisplay(ImageGridDisplay):
 
 def _images(X, image_shape):
     """Return X as images to draw; of ready views the first."""
-    images = validate_images(
-        BaseEstimator(), X, image_shape=image_shape, reset=True, allow_views=True
-    )
+    images = as_images(X, image_shape=image_shape, allow_views=True)
     return images[:, 0] if images.ndim == 5 else images

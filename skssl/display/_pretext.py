@@ -88,13 +88,13 @@ class PretextDisplay(ImageGridDisplay):
                 "estimator must have been pretrained on a task that classifies, as "
                 f"RotationPretext does, got {estimator!r}."
             )
-        from .._training.loop import pretext_views
+        from .._training.prediction import views_and_predictions
 
         images, pretext = encoder._check_task_images(X), encoder.pretext_
         random_state = check_random_state(random_state)
         rows = chosen_rows(len(images), n_samples, random_state)
         chosen = random_state.randint(pretext.n_views, size=len(rows))
-        views, y_true, y_pred = pretext_views(
+        views, y_true, y_pred = views_and_predictions(
             encoder.pretext_model_,
             pretext,
             images[rows],

@@ -1,0 +1,368 @@
+"""What is done to a built network: head, standardisation, weights, freezing.
+
+A network is split into a backbone and a class head, and the backbone is rebuilt with a
+layer that standardises the images. Its weights come from pretraining. Its first layers
+are frozen, and their output is computed once.
+"""
+
+import itertools
+import math
+import warnings
+
+import keras
+import numpy as np
+from sklearn.preprocessing import StandardScaler
+
+from .._data.images import load_batch
+from .copies import LayerCopies, set_layer_weights
+from .graph import (
+    MOVES_AXES,
+    all_layers,
+    call_of,
+    calls,
+    front_operations,
+    is_graph,
+    is_of_keras,
+    kinds,
+    normalizations,
+    replay,
+)
+
+# The class head
+
+
+def split_head(model):
+    """Find the class head of a network by its graph.
+
+    Returns
+    -------
+    embedding : keras.KerasTensor
+        What the head sees, on the input of the model.
+    head : keras.layers.Dense
+        The Dense layer whose output, behind the tail, is that of the model.
+    tail : keras.layers.Layer, keras.Operation or None
+        The softmax or sigmoid behind the head, if any.
+    """
+    call, tail = call_of(model.outputs[0]), None
+    if _is_tail(call.operation):
+        tail, call = call.operation, call_of(call.input_tensors[0])
+    head = call.operation
+    if not isinstance(head, keras.layers.Dense):
+        raise ValueError(
+            "The network must end in a class head, a Dense layer with one unit per "
+            f"class (and a softmax), but its last layer is {head!r}. Where the head is "
+            "a convolution or lies inside a nested network, as in keras.applications, "
+            "leave it out (as by include_top=False, pooling='avg') and put a Dense "
+            "layer behind."
+        )
+    (embedding,) = call.input_tensors
+    if len(embedding.shape) != 2:
+        raise ValueError(
+            "The class head must see one embedding an image, of shape (n_embedding,), "
+            f"but it sees {embedding.shape[1:]}. Put a Flatten or a "
+            "GlobalAveragePooling2D layer before it."
+        )
+    return embedding, head, tail
+
+
+def _is_tail(operation):
+    """Whether an operation may stand behind the class head."""
+    is_layer = isinstance(operation, keras.layers.Softmax | keras.layers.Activation)
+    name = type(operation).__name__
+    is_operation = is_of_keras(type(operation)) and name in ("Softmax", "Sigmoid")
+    return (is_layer or is_operation) and getattr(operation, "axis", -1) in (-1, 1)
+
+
+def check_head(head, tail, n_classes):
+    """Refuse a class head of other classes than those in y."""
+    activation = getattr(tail, "activation", head.activation)
+    is_known = activation in (
+        keras.activations.softmax,
+        keras.activations.sigmoid,
+        keras.activations.linear,
+    )
+    normalizes = tail is not None and not hasattr(tail, "activation")
+    fits = head.units == n_classes or (head.units == 1 and n_classes == 2)
+    if not (fits and (is_known or normalizes)):
+        raise ValueError(
+            f"The network must end in a class head, a Dense layer of {n_classes} units "
+            f"with a softmax for the {n_classes} classes in y (for two classes also of "
+            f"one unit with a sigmoid), but its last Dense layer has {head.units} "
+            f"units and the activation {activation.__name__!r}. A build function finds "
+            "the number of classes in meta['n_classes_']."
+        )
+
+
+# Standardisation
+
+
+def standardized(features, image_shape, standardize):
+    """Return the network from images to the embedding, standardised as asked.
+
+    The layers are those of the features. Where something is put between them, or the
+    network takes images of any size, they are copies, so that `output` of each layer
+    belongs to the new network, and no other network of the user's is touched.
+
+    Parameters
+    ----------
+    features : keras.Model
+        The network from images to the embedding, as the user built it.
+    image_shape : tuple of int
+        (height, width, channels) of the images.
+    standardize : bool or "auto"
+        Whether the images are standardised inside the network; "auto" is where it has
+        no scaling of its own.
+
+    Returns
+    -------
+    backbone : keras.Model
+        The network on images of this shape.
+    """
+    front = list(front_operations(features))
+    _check_axes(front)
+    if standardize == "auto":
+        insert = not any("scaling" in kinds(x) for x in front)
+    else:
+        has_own = any(isinstance(x, keras.layers.Normalization) for x in front)
+        insert = standardize and not has_own
+    if not standardize and any(
+        before is None and not _is_adapted(layer)
+        for layer, before in normalizations(features)
+    ):
+        warnings.warn(
+            "The network starts with a Normalization layer that was never adapted, so "
+            "it passes the images unchanged. Call its adapt method, or set "
+            "standardize=True.",
+            UserWarning,
+            stacklevel=2,
+        )
+    (features_input,) = features.inputs
+    if not insert and tuple(features_input.shape) == (None, *image_shape):
+        return features
+    inputs = keras.Input(image_shape, dtype=features_input.dtype)
+    names = [layer.name for layer in features.layers]
+    layer = keras.layers.Normalization(
+        name=None if "standardize" in names else "standardize"
+    )
+    passed = {"augmentation", "scaling"} if standardize is True else {"augmentation"}
+    call = _Standardizing(layer, passed, [inputs] if insert else [])
+    outputs = call.standardized(replay(features, inputs, call))
+    call.copies.take_weights()
+    return keras.Model(inputs, outputs, name="backbone")
+
+
+def _check_axes(front):
+    """Refuse a network that takes channels first, as far as it is known to do so."""
+    axes_in_place = itertools.takewhile(
+        lambda x: type(x).__name__ not in MOVES_AXES and "scaling" not in kinds(x),
+        front,
+    )
+    for operation in axes_in_place:
+        if getattr(operation, "data_format", None) == "channels_first":
+            raise ValueError(
+                "skssl gives images of shape (height, width, channels), but the layer "
+                f"{operation.name!r} of the network takes channels first. "
+                "Build it with data_format='channels_last', or put "
+                "keras.layers.Permute((3, 1, 2)) before it."
+            )
+
+
+class _Standardizing:
+    """Calls copies of the layers of a network, with a Normalization layer put in.
+
+    Parameters
+    ----------
+    layer : keras.layers.Normalization
+        The layer, which stands behind leading operations of the kinds in `passed`, in
+        front of all else that the image passes.
+    passed : set of str
+        These kinds.
+    images : list of keras.KerasTensor
+        What is to be standardised: the input of the network, or nothing.
+    """
+
+    def __init__(self, layer, passed, images):
+        self.layer = layer
+        self.passed = passed
+        self.raw = {id(x): x for x in images}  # what is not standardised yet
+        self.done = {}  # id of a raw tensor: what it is when standardised
+        self.copies = LayerCopies()
+
+    def __call__(self, operation, *args, **kwargs):
+        """Call an operation, on standardised tensors unless it comes before."""
+        if any(id(x) in self.raw for x in keras.tree.flatten((args, kwargs))):
+            found = kinds(operation) - {"neutral"}
+            if found and found <= self.passed:
+                outputs = self.copies(operation)(*args, **kwargs)
+                self.raw.update((id(x), x) for x in keras.tree.flatten(outputs))
+                return outputs
+            # A nested network may begin with something that comes before.
+            if is_graph(operation):
+                first = calls(operation)[0].operation
+                if kinds(first) & self.passed:
+                    return replay(operation, args[0], self)
+        args, kwargs = keras.tree.map_structure(self.standardized, (args, kwargs))
+        return self.copies(operation)(*args, **kwargs)
+
+    def standardized(self, x):
+        """Return a tensor standardised, and anything else as it is."""
+        if id(x) not in self.raw:
+            return x
+        if id(x) not in self.done:
+            self.done[id(x)] = self.layer(x)
+        return self.done[id(x)]
+
+
+def _is_adapted(normalization):
+    mean, variance = normalization.get_weights()[:2]
+    return mean.any() or (variance != 1).any()
+
+
+def set_statistics(network, data):
+    """Adapt each Normalization layer of a network to what it sees of the images.
+
+    A layer that the user has adapted already keeps its own statistics.
+
+    Parameters
+    ----------
+    network : Network
+        The network, changed in place.
+    data : DistinctImages
+        Images, the rows to look at, and the statistics of their pixels by channel.
+    """
+    if not network.standardize:
+        return
+    for layer, before in normalizations(network.backbone):
+        if _is_adapted(layer):
+            continue
+        if before is None and layer.axis in ((-1,), (3,)):
+            mean, scale = data.mean[None, None], data.scale[None, None]
+        else:
+            mean, scale = _statistics(before, data, layer.axis)
+        # Of two images at mean - scale and mean + scale these are mean and deviation.
+        layer.adapt(np.stack([mean - scale, mean + scale]))
+
+
+def _statistics(before, data, axis, batch_size=128):
+    """Return mean and deviation of what a Normalization layer sees.
+
+    Parameters
+    ----------
+    before : keras.Model or None
+        Network from the images to what the layer sees; None where it sees the images.
+    data : DistinctImages
+        Images, read a batch at a time, and the rows to look at.
+    axis : tuple of int
+        Axes that have statistics of their own, as in `keras.layers.Normalization`.
+    batch_size : int, default=128
+        Number of rows in a batch.
+
+    Returns
+    -------
+    mean, scale : ndarray
+        Of the shape of what is seen, without the axis of the batch, and 1 along each
+        axis that is not in `axis`. The scale is 1 where float32 resolves none.
+    """
+    scaler = StandardScaler()
+    for start in range(0, len(data.rows), batch_size):
+        batch = load_batch(data.images[data.rows[start : start + batch_size]])
+        seen = batch.reshape(-1, *data.images.shape[-3:])
+        if before is not None:
+            seen = keras.ops.convert_to_numpy(before(seen, training=False))
+        # A column for each value that has statistics of its own.
+        kept = sorted(x % seen.ndim for x in axis)
+        values = np.moveaxis(seen.astype(np.float64), kept, range(-len(kept), 0))
+        scaler.partial_fit(values.reshape(-1, math.prod(seen.shape[x] for x in kept)))
+    shape = [n if x in kept else 1 for x, n in enumerate(seen.shape)][1:]
+    mean, scale = scaler.mean_.reshape(shape), scaler.scale_.reshape(shape)
+    resolved = scale > np.finfo(np.float32).eps * np.abs(mean)
+    return mean, np.where(resolved, scale, 1.0)
+
+
+# Weights
+
+
+def copy_weights(source, target):
+    """Give one model the weights of another of the same network."""
+    target.set_weights(source.get_weights())
+    for layer in all_layers(target):
+        if isinstance(layer, keras.layers.Normalization):
+            set_layer_weights(layer, layer.get_weights())
+
+
+def transfer_weights(source, network):
+    """Give a network a pretrained backbone, but keep a last Dense layer fresh.
+
+    What such a layer has learned is the pretext task, and its outputs have grown so
+    large for it that the few steps of fine-tuning hardly change it any more. A frozen
+    one keeps its pretrained weights, and so does an only layer with weights.
+    """
+    *others, last = [layer for layer in network.layers if layer.weights] or [None]
+    fresh = isinstance(last, keras.layers.Dense) and last.trainable and others
+    own_weights = last.get_weights() if fresh else None
+    copy_weights(source, network.backbone)
+    if fresh:
+        last.set_weights(own_weights)
+
+
+def freeze(network, frozen_layers):
+    """Freeze the first layers of the backbone, `frozen_layers` of them."""
+    n_layers = len(network.layers)
+    if frozen_layers == "all":
+        frozen_layers = n_layers
+    if not -n_layers <= frozen_layers <= n_layers:
+        raise ValueError(
+            f"frozen_layers={frozen_layers} is out of range: the backbone has "
+            f"{n_layers} layers. Give 'all' or an int from {-n_layers} to {n_layers}."
+        )
+    for layer in network.layers[:frozen_layers]:
+        layer.trainable = False
+
+
+def split_frozen(network):
+    """Split a network after its leading frozen layers, whose outputs never change.
+
+    Returns
+    -------
+    parts : tuple of keras.Model or None
+        From images to the outputs of the last constant layer, and from there to what
+        the class head gives; both share all weights with the network. None where no
+        layer is frozen, or where the layers are not one chain.
+    """
+    backbone = network.backbone
+    chain = calls(backbone)
+    tensors = [backbone.inputs[0], *(call.outputs[0] for call in chain)]
+    for call, tensor in zip(chain, tensors, strict=False):
+        if len(call.outputs) > 1 or call.input_tensors != [tensor]:
+            return None
+    operations = [call.operation for call in chain]
+    constant = list(itertools.takewhile(_is_constant, operations))
+    is_used_twice = len(set(map(id, operations))) < len(operations)
+    if is_used_twice or not any(x.weights for x in constant if x in network.layers):
+        return None
+    cut = tensors[len(constant)]
+    outputs = inputs = keras.Input(cut.shape[1:])
+    if len(constant) < len(chain):
+        outputs = keras.Model(cut, tensors[-1])(inputs)
+    for layer in network.training_model.operations[2:]:  # behind images and backbone
+        outputs = layer(outputs)
+    return keras.Model(tensors[0], cut), keras.Model(inputs, outputs)
+
+
+def _is_constant(layer):
+    """Whether a layer or operation does the same at every step of training."""
+    if not isinstance(layer, keras.layers.Layer):
+        return is_of_keras(type(layer))
+    if isinstance(layer, keras.Model):
+        return is_graph(layer) and all(map(_is_constant, layer.layers))
+    return (
+        is_of_keras(type(layer))
+        and not isinstance(layer, keras.layers.Lambda | keras.layers.Wrapper)
+        and (
+            not layer.weights
+            or not layer.trainable
+            or isinstance(layer, keras.layers.Normalization)
+        )
+        and len(layer.variables) == len(layer.weights)  # else the state of a generator
+        and getattr(layer, "activity_regularizer", None) is None
+    )
