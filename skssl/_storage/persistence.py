@@ -20,7 +20,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._data.labels import is_missing
 from .._networks.packing import error_summary
-from ..pretext import GivenViews, RotationPretext
 from .archive import (
     expect,
     expect_keys,
@@ -36,7 +35,12 @@ VERSIONED = ("skssl", "keras", "tensorflow", "sklearn", "numpy")
 MAX_CLASS_BYTES = 2**26
 
 ESTIMATORS = ("SelfSupervisedClassifier", "SelfSupervisedEncoder")
-PRETEXTS = {cls.__name__: cls for cls in (RotationPretext, GivenViews)}
+class _Lazy(dict):
+    def fill(self):
+        import skssl.pretext as p
+        self.update(RotationPretext=p.RotationPretext, GivenViews=p.GivenViews)
+        return self
+PRETEXTS = _Lazy()
 # Parameters that are code, or too large: a text that `fit` refuses stands in for them.
 REPLACED = ("estimator", "encoder", "pretext", "random_state")
 # Folders of this machine, from which joblib unpickles: never taken from a file.
@@ -247,7 +251,7 @@ def _encode(value):
         return {kind.__name__: [_encode(item) for item in value]}
     if kind is dict:  # as pairs: the keys of JSON are text
         return {"dict": [[_encode(k), _encode(v)] for k, v in value.items()]}
-    if kind in PRETEXTS.values():
+    if kind in PRETEXTS.fill().values():
         params = value.get_params(deep=False)
         return {"pretext": [kind.__name__, {k: _encode(v) for k, v in params.items()}]}
     raise ValueError(f"{value!r} is neither of skssl nor plain numbers and text")
@@ -312,7 +316,7 @@ def _restored_encoder(state, networks):
     )
     encoder.history_ = _history(state["history"])
     pretext = _decode(state["pretext"])
-    expect(type(pretext) in PRETEXTS.values(), "it names no pretext task")
+    expect(type(pretext) in PRETEXTS.fill().values(), "it names no pretext task")
     # As in `fit`, which checks the images' shape; and bytes that take no memory.
     images = np.broadcast_to(np.uint8(0), (1, *encoder.image_shape_))
     encoder.pretext_ = pretext.fit(images)
@@ -365,7 +369,7 @@ def _decode(value):
         return {_decode(key): _decode(item) for key, item in items}
     expect(kind == "pretext", f"it holds a value of the unknown type {kind!r}")
     name, params = items
-    expect(name in PRETEXTS, f"it names the unknown pretext task {name!r}")
+    expect(name in PRETEXTS.fill(), f"it names the unknown pretext task {name!r}")
     return PRETEXTS[name](**{key: _decode(item) for key, item in params.items()})
 
 
