@@ -3,12 +3,9 @@
 A docstring holds the name of a text in braces, on a line of its own, and its class or
 function is decorated with :func:`fill_docstrings`. Lines that follow with a deeper
 indentation continue the text. What only one docstring says stays there.
-"""
 
-import re
-from textwrap import indent
+These are the texts, by name:
 
-SHARED_TEXTS = """
 {X_images}
 X : array-like of shape (n_samples, height, width[, channels]) or \
                 (n_samples, n_features)
@@ -163,7 +160,11 @@ y : array-like of shape (n_samples,), default=None
     Class labels; None draws all points alike.
 """
 
-TEXTS = dict(re.findall(r"(?ms)^\{(\w+)\}\n(.+?)\n(?=\n\{|\Z)", SHARED_TEXTS))
+import re
+from textwrap import indent
+
+# Under python -OO there are no docstrings, neither here nor where they are to go.
+TEXTS = dict(re.findall(r"(?ms)^\{(\w+)\}\n(.+?)\n(?=\n\{|\Z)", __doc__ or ""))
 
 
 def fill_docstrings(documented):
@@ -184,7 +185,7 @@ def fill_docstrings(documented):
     for member in [documented, *members]:
         # Wrappers, such as those of scikit-learn's set_output, copied the docstring.
         while member is not None:
-            text = member.__doc__  # None under python -OO
+            text = member.__doc__
             if text and (filled := _filled(text)) != text:
                 member.__doc__ = filled
             member = getattr(member, "__wrapped__", None)
