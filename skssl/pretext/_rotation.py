@@ -39,7 +39,7 @@ def rotated_views(images, turns):
 
 
 def quarter_turns(angles):
-    """Return the quarter turns (0 to 3) of angles in degrees, or say what is wrong."""
+    """Check angles in degrees and return them as quarter turns, 0 to 3."""
     if not isinstance(angles, tuple | list | range | np.ndarray):
         raise TypeError(
             "angles must be a tuple of multiples of 90 degrees, such as (0, 180), got "
