@@ -18,7 +18,7 @@ class TorchPretraining:
     Parameters
     ----------
     images : ndarray of shape (n_samples, 28, 28), uint8
-        Training images. They are turned a batch at a time.
+        Training images. They are turned in batches, as they are trained on.
     n_steps : int
         Number of steps with which each way is tried.
     """

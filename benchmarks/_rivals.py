@@ -1,8 +1,8 @@
-"""The plain ways that skssl is compared with, in Keras and with scikeras.
+"""What skssl is compared with, in Keras and with scikeras.
 
-As tutorials have it: images are turned one by one in a loop, all turned images lie in
-memory, and `fit` and `predict` get arrays. Only what is compared is the same on both
-sides: network, data, batch size, number of steps, precision, threads.
+As in tutorials, images are turned one by one in a loop, all turned images are held in
+memory, and `fit` and `predict` get arrays. Network, data, batch size, number of steps,
+precision and threads are the same on both sides.
 """
 
 import keras
@@ -58,13 +58,13 @@ def keras_pretraining(turned, turns, epochs):
 
 def with_new_head(model, n_classes, frozen):
     """Return a copy of a network with a new last layer, its first layers frozen."""
-    front = keras.models.clone_model(model)
-    front.set_weights(model.get_weights())
-    front.pop()
-    for layer in front.layers[:frozen]:
+    copied = keras.models.clone_model(model)
+    copied.set_weights(model.get_weights())
+    copied.pop()
+    for layer in copied.layers[:frozen]:
         layer.trainable = False
-    front.add(layers.Dense(n_classes, activation="softmax"))
-    return compiled(front)
+    copied.add(layers.Dense(n_classes, activation="softmax"))
+    return compiled(copied)
 
 
 def scikeras_classifier(image_shape, n_classes, epochs):

@@ -1,7 +1,7 @@
 """Two jobs in turn, and the ratio of their times.
 
-Jobs are compared pair by pair in one run, since the speed of a machine drifts: a ratio
-of two times taken a minute apart says more than either time.
+Jobs are compared pair by pair in one run, because the speed of a machine changes over
+time. The ratio of two times measured one after the other is less affected by that.
 """
 
 import os
@@ -24,8 +24,8 @@ def alternate(ours, theirs, *, rival, n_pairs=5, n_warm_ups=1, target=None):
     Parameters
     ----------
     ours, theirs : callable
-        The jobs. What they return, if anything, is called outside the timing, and gives
-        the accuracy to print next to the time.
+        The jobs. A job may return a function, which is called outside the timing and
+        returns the accuracy to print next to the time.
     rival : str
         Name of the other side.
     n_pairs, n_warm_ups : int

@@ -1,4 +1,4 @@
-"""Fine-tuning behind frozen convolutions, against Keras with trainable=False.
+"""Fine-tuning with frozen convolutions, against Keras with trainable=False.
 
 python benchmarks/frozen_layers.py [--data mnist.npz]
     Both sides start from the same pretrained weights.
@@ -17,7 +17,7 @@ from skssl import SelfSupervisedClassifier, SelfSupervisedEncoder, build_cnn
 
 
 def plain_copy(encoder, image_shape):
-    """Return a plain Keras network with the weights of an encoder's backbone."""
+    """Return a network made with Keras alone, with the weights of a backbone."""
     model = plain_cnn(image_shape, 4)
     own = {tuple(weight.shape) for weight in model.weights}
     weights = [w for w in encoder.backbone_.get_weights() if w.shape in own]

@@ -1,4 +1,4 @@
-"""Time of an epoch of pretraining from 1,000 to 60,000 images, which should be linear.
+"""Time per epoch of pretraining, from 1,000 to 60,000 images, which should be linear.
 
 python benchmarks/growth.py [--data mnist.npz]
     Draws benchmarks/figures/growth.png.
@@ -18,7 +18,7 @@ matplotlib.use("agg")
 
 
 def epoch_seconds(images, n_extra):
-    """Return the time of one epoch: that of a longer fit, less that of a short one."""
+    """Return the time of one epoch, from the difference between two fits."""
     durations = [
         seconds(lambda n=epochs: SelfSupervisedEncoder(epochs=n).fit(images))[0]
         for epochs in (1, 1 + n_extra)
@@ -32,8 +32,8 @@ def plot(sizes, medians, path):
     figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
     axes.plot(sizes, medians, "o", label="measured")
     rate = medians[-1] / sizes[-1]
-    axes.plot([0, sizes[-1]], [0, medians[-1]], label=f"{1e6 * rate:.0f} µs an image")
-    axes.set(xlabel="images", ylabel="seconds an epoch", title="Pretraining on MNIST")
+    axes.plot([0, sizes[-1]], [0, medians[-1]], label=f"{1e6 * rate:.0f} µs per image")
+    axes.set(xlabel="images", ylabel="seconds per epoch", title="Pretraining on MNIST")
     axes.legend()
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=120)
@@ -64,7 +64,7 @@ def main():
     relative = np.median(per_image / per_image[:, -1:], axis=0)
     for n, column, ratio in zip(sizes, per_image.T, relative, strict=True):
         print(
-            f"{n:6} images: {np.median(column):.0f} µs an image and epoch, from "
+            f"{n:6} images: {np.median(column):.0f} µs per image and epoch, from "
             f"{column.min():.0f} to {column.max():.0f}; {ratio:.2f} of that of "
             f"{sizes[-1]}"
         )

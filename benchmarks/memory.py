@@ -1,8 +1,8 @@
 """Peak memory of fits in fresh processes (Linux).
 
-What counts is private memory: that which no file holds and the system cannot take back.
-Resident pages of files stand beside it. They are memory that was free, and the system
-takes them back when it needs them.
+Private memory counts: memory that no file holds, and that the system cannot take back.
+Resident pages of files are printed beside it. The system takes these back when it needs
+memory.
 
 python benchmarks/memory.py images [--data mnist.npz]
     60,000 images of MNIST against 1,000.
@@ -27,7 +27,7 @@ SIDE = 256
 
 
 def tiny_network(meta):
-    """Build a network that costs next to nothing."""
+    """Build a network that takes very little time and memory."""
     import keras
 
     inputs = keras.Input(meta["X_shape_"][1:])

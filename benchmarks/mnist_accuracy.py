@@ -1,7 +1,7 @@
 """Accuracy on MNIST, with and without pretraining.
 
 python benchmarks/mnist_accuracy.py few-labels [--data mnist.npz] [--seeds 5]
-    60,000 images, 10 labels a class, everything else at its default.
+    60,000 images, 10 labels per class, everything else at its default.
 python benchmarks/mnist_accuracy.py few-images [--data mnist.npz] [--seeds 3]
     The same with 1,000 images in all, 200 of them labelled.
 python benchmarks/mnist_accuracy.py tutorial [--data mnist.npz] [--seeds 3]
@@ -29,7 +29,7 @@ def few_labels(seed, train, test, n_per_class=10):
 
 
 def few_images(seed, train, test, n_images=1000, n_labels=200):
-    """Return the same where there are few images, too."""
+    """Return the same accuracies for few images with few labels."""
     rows = np.random.default_rng(seed).permutation(len(train[0]))[:n_images]
     X, y = train[0][rows], train[1][rows].astype(int)
     y[n_labels:] = -1

@@ -1,7 +1,7 @@
 """Rate of pretraining on MNIST in batches of 64, against other ways.
 
 python benchmarks/pretraining.py keras [--data mnist.npz]
-    Plain Keras on arrays of turned images; turning them counted and not counted.
+    Keras on arrays of turned images, with and without the time for turning them.
 python benchmarks/pretraining.py scikeras
     scikeras's classifier on arrays of turned images.
 python benchmarks/pretraining.py torch
@@ -126,7 +126,7 @@ def main():
         rate = n_inputs / statistics.median(times)
         share = rate * training_flops() / peak
         print(
-            f"skssl: {rate:.0f} turned images a second of "
+            f"skssl: {rate:.0f} turned images per second, of "
             f"{training_flops() / 1e6:.1f} MFLOP each, {share:.0%} of the "
             f"{peak / 1e9:.0f} GFLOP/s of a float32 matrix product\n"
         )

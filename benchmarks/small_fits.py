@@ -1,7 +1,7 @@
 """Fits on 100 images of 8x8, one epoch of each stage, which are mostly fixed cost.
 
 python benchmarks/small_fits.py
-    Against plain Keras; all fits but the first of the process.
+    Against Keras; the first fit of the process is not counted.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def main():
 
     alternate(ours, theirs, rival="Keras", n_pairs=arguments.pairs, target=2.0)
     for name, job in [("skssl", ours), ("Keras", theirs)]:
-        parts = {"building": [], "tracing": [], "training and the rest": []}
+        parts = {"building": [], "tracing": [], "training and everything else": []}
         for _ in range(arguments.pairs):
             with (
                 time_inside(_networks, "build_network") as building,
@@ -74,7 +74,7 @@ def main():
             for part, value in zip(parts, [*spent, whole - sum(spent)], strict=True):
                 parts[part].append(1000 * value)
         for part, values in parts.items():
-            if any(values):  # of Keras, building counts with the rest
+            if any(values):  # for Keras, building counts as everything else
                 print(f"{name}, ms of {part}: {spread(values)}")
 
 

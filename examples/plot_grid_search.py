@@ -2,8 +2,8 @@
 Tuning pretraining and fine-tuning together
 ===========================================
 
-Every part is a parameter, so a grid search tunes them all: the pretext task, how long
-to pretrain, what to freeze and how fast to fine-tune.
+A grid search can tune all stages of training: the pretext task, the number of epochs
+of pretraining, the frozen layers, and the learning rate of fine-tuning.
 """
 
 # %%

@@ -2,17 +2,17 @@
 Few labels, many images: handwritten digits
 ===========================================
 
-Of 1,797 handwritten digits, 1,297 may be looked at, but only a few of them carry a
-label. Does a network do better that first learned, from all of them, which way up an
-image is? The table compares it with the same network without pretraining. The data ship
+Of 1,797 handwritten digits, 1,297 are for training, but only a few of these have a
+label. Does a network do better if it first learns, from all of them, which way up an
+image is? The table compares it with the same network without pretraining. The data come
 with scikit-learn.
 
 Without a screen the figures are written to the folder ``figures`` beside this script.
 """
 
 # %%
-# The data: all training images, five labels a class
-# --------------------------------------------------
+# The data: all training images, five labels per class
+# ----------------------------------------------------
 
 from pathlib import Path
 
@@ -55,8 +55,8 @@ def keep_few_labels(y, random_state):
 # %%
 # With and without pretraining
 # ----------------------------
-# Both networks are the same and see the same labels; `pretrain_epochs=0` is plain
-# supervised training.
+# Both networks are the same and train on the same labels; `pretrain_epochs=0` leaves
+# out pretraining.
 
 scores = []
 for seed in SEEDS:
@@ -67,7 +67,7 @@ for seed in SEEDS:
         [model.fit(X_train, y_few).score(X_test, y_test) for model in (supervised, clf)]
     )
 
-print(f"Accuracy on {len(y_test)} test images, {LABELS_PER_CLASS} labels a class")
+print(f"Accuracy on {len(y_test)} test images, {LABELS_PER_CLASS} labels per class")
 print("seed    without  with pretraining")
 for seed, (without, pretrained) in zip(SEEDS, scores, strict=True):
     print(f"{seed:4}    {without:7.3f}  {pretrained:16.3f}")

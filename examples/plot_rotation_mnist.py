@@ -48,7 +48,7 @@ X_train, y_train = X_train[:1000], y_train[:1000]
 # %%
 # 2. Turn them
 # ------------
-# Only to look at: in training, turning is part of the input pipeline.
+# Only to look at them: in training, batches are turned as they are read.
 
 X_task, y_task = RotationPretext().make_task(X_train)
 print(

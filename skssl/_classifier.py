@@ -19,6 +19,7 @@ from ._base import SelfSupervisedEstimator, all_or_nothing, joined
 from ._data.images import channels_first_hint, warn_of_volumes
 from ._data.labels import encode_labels, known_labels, label_array
 from ._data.training_set import TrainingSet, distinct_images
+from ._docs import fill_docstrings
 from ._encoder import SelfSupervisedEncoder, fitted_pretext
 from ._runtime import check_backend
 
@@ -30,11 +31,12 @@ def _pretrained(classifier):
     return True
 
 
+@fill_docstrings
 class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
     """Image classifier that first learns from images without labels.
 
-    `fit` trains a network on a pretext task with *all* images (which way up is this
-    image? [1]_), then fine-tunes it on the labelled ones.
+    `fit` trains a network on a pretext task with *all* images, by default to tell by
+    which angle an image was turned [1]_, then fine-tunes it on the labelled ones.
 
     Parameters
     ----------
@@ -48,73 +50,50 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         Functional or Sequential model, or None for :func:`~skssl.build_cnn` are
         wrapped with the Adam optimizer, batches of 64 and ``epochs=None``, which is as
         many epochs as give 1000 steps, and at least 5; an epoch then is as many passes
-        over the labelled rows as give 50 steps. The last Dense layer (with a
-        softmax after it, if any) is the class head; all before it is the backbone. The
-        estimator is never changed, apart from its callbacks, which act as they are
-        given; a model starts from its own weights.
-    pretext : PretextTask, default=None
-        The pretext task; None is :class:`~skssl.RotationPretext`, or with X of ready
-        views the task to tell these apart.
+        over the labelled rows as give 50 steps. The last Dense layer (with a softmax
+        after it, if any) is the class head; all layers before it are the backbone. The
+        estimator is never changed, apart from its callbacks, which are used as given,
+        not copied; a model starts from its own weights.
+    {pretext}
     encoder : SelfSupervisedEncoder, default=None
         A fitted encoder with the same network to start from instead of pretraining, in
         :class:`~sklearn.frozen.FrozenEstimator` where it must survive `clone`. With
         ``estimator=None`` the encoder's estimator is used. `pretrain_epochs`,
         `pretrain_batch_size` and `memory` then have no effect, and a warning says so
         where one of them was set.
-    image_shape : tuple of int, default=None
-        (height, width) or (height, width, channels) of the images in flat rows. None
-        takes a square number of features for a square grey image.
-    standardize : bool or "auto", default="auto"
-        Whether the network standardises each channel of the images. "auto" does so
-        unless the network scales them itself, by anything that an image passes before
-        the first layer with weights, nested networks and operations such as ``x / 255``
-        included; a `keras.Model` that is given with its weights is left as it is. True
-        does so in any case, behind the scaling of the network. Standardisation stands
-        behind leading augmentation layers. A `Normalization` layer of the network that
-        was not adapted takes its place, and wherever one stands it is adapted to what
-        it sees; False leaves these as they are, too. "auto" is the setting of `encoder`
-        where one is given.
+    {image_shape}
+    {standardize}
+        "auto" is the setting of `encoder` where one is given.
     pretrain_epochs : int, default=5
-        Number of passes over all images; 0 is plain supervised training of the same
-        network.
+        Number of passes over all images; 0 trains the same network on the labelled
+        images alone.
     pretrain_batch_size : int, default=64
-        Number of images the network sees in one step of pretraining: 64 are 16 images
-        in their four rotations.
+        Number of inputs in one step of pretraining; with four rotations, 64 inputs are
+        16 images.
     frozen_layers : int or "all", default=0
         How many layers of the backbone keep their pretrained weights, counted from the
-        input as in slicing (a negative number leaves so many to train); "all" makes a
-        linear probe. Input and standardisation layers are not counted. All others
-        start from their pretrained weights, but for a Dense layer at the backbone's
-        end: it has bound its units to the pretext task, and starts afresh.
-    unlabeled_label : object, default=-1
-        What marks a row without a label in y. ``np.nan`` stands for every missing
-        value: NaN, None and ``pd.NA``. None says that every row has a label.
+        input as in slicing (a negative number is the number of layers to train, counted
+        from the end); "all" makes a linear probe. Input and standardisation layers are
+        not counted. All other layers start from their pretrained weights, except a
+        Dense layer at the end of the backbone. That starts from fresh weights, because
+        what it has learned is specific to the pretext task.
+    {unlabeled_label}
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as elsewhere in scikit-learn. "balanced" needs all
         labels at once, so `partial_fit` refuses it. None takes those of the
         KerasClassifier: its `class_weight`, or its `fit__class_weight`, whose keys are
         class indices as in Keras, and which is refused where the labels are others.
-    memory : str, path-like or joblib.Memory, default=None
-        Folder that keeps finished pretraining, so that the same images, network,
-        parameters and seed are never pretrained twice, as in a grid search over
-        fine-tuning. Needs an int as `random_state` to find anything again.
-    checkpoint_dir : str or path-like, default=None
-        Folder that keeps the state of a running `fit` by epoch. The same call, after
-        the process was killed, goes on from there and ends with the same bits as
-        without; needs an int as `random_state` for that. A finished fit removes its
-        files. Both folders hold pickles: let nobody else write there.
+    {memory}
+    {checkpoint_dir}
     warm_start : bool, default=False
-        Whether a further `fit` goes on from the weights of the last one, each stage
-        from its own: pretraining from those of `encoder_`, fine-tuning from those of
-        `model_`. Shape of the images and classes have to be the same.
-    random_state : int, RandomState instance or None, default=None
-        Seeds initial weights and the order of the images. With an int, repeated fits on
-        the same machine with the same number of threads are bit-identical; the workers
-        of ``n_jobs`` have fewer threads each. None takes that of the KerasClassifier.
-    verbose : int, default=0
-        0 is silent, 1 shows the progress bar of Keras, which counts up to 32 steps as
-        one, 2 a line an epoch. A `verbose` of the KerasClassifier other than its
-        default of 1, or a `fit__verbose`, is for fine-tuning.
+        Whether a further `fit` starts from the weights of the last one: pretraining
+        from those of `encoder_`, fine-tuning from those of `model_`. Shape of the
+        images and classes have to be the same.
+    {random_state}
+        Workers of ``n_jobs`` have fewer threads each than a single process.
+    {verbose}
+        A `verbose` of the KerasClassifier other than its default of 1, or a
+        `fit__verbose`, is for fine-tuning.
 
     Attributes
     ----------
@@ -130,12 +109,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
     finetune_history_ : dict of list
         Loss and metrics of each epoch of fine-tuning, NaN where an epoch has none:
         `partial_fit` after a fit with `validation_split` measures no ``val_loss``.
-    image_shape_ : tuple of int
-        (height, width, channels) of the images seen in `fit`.
-    n_features_in_ : int
-        Number of values of one sample; of images height * width * channels.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Column names, where X was a DataFrame.
+    {input_attributes}
 
     See Also
     --------
@@ -149,15 +123,16 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
 
     - A setting with the prefix ``fit__`` or ``compile__`` comes before the same one
       without. A model that the build function compiles keeps all settings of that: an
-      optimizer that the wrapper names, as ``optimizer="adam"``, is then passed over,
-      and other settings of `compile` that differ are refused. Pretraining takes the
-      optimizer from there, and how to run a step.
-    - Callbacks act in fine-tuning only. After `fit` they hold what they have seen, but
-      not the network. Classes are made callbacks as scikeras does it, with parameters
-      such as ``callbacks__patience``.
+      optimizer that the wrapper names, as ``optimizer="adam"``, is then ignored, and
+      other settings of `compile` that differ are refused. Pretraining uses the same
+      optimizer, and the settings of `compile` on how to run a step, such as
+      `jit_compile`.
+    - Callbacks are called in fine-tuning only. After `fit` they hold what they have
+      recorded, but not the network. Classes are made callbacks as scikeras does it,
+      with parameters such as ``callbacks__patience``.
     - ``fit__validation_data`` is ``(X, y)`` or ``(X, y, sample_weight)``, as for `fit`.
-      `validation_split` holds out the same share of each class; a class with a single
-      image is trained on.
+      `validation_split` holds out the same share of each class; the only image of a
+      class stays in training.
     - A loss of Keras gets the targets that it takes, one-hot or class indices, and so
       does a loss of a class derived from it. Any other loss gets class indices, of
       shape (n_batch,), unless it has an attribute ``one_hot`` that is true: then they
@@ -174,8 +149,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
 
     References
     ----------
-    .. [1] Spyros Gidaris, Praveer Singh, Nikos Komodakis, "Unsupervised Representation
-       Learning by Predicting Image Rotations", ICLR 2018, arXiv:1803.07728.
+    {rotation_paper}
 
     Examples
     --------
@@ -230,8 +204,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, height, width[, channels]), \
-                (n_samples, n_features) or (n_samples, n_views, height, width, channels)
+        {X_images_or_views}
             Images of any scale, flat rows, or ready views of each image, the first of
             which is the image itself.
         y : array-like of shape (n_samples,)
@@ -264,9 +237,9 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Fine-tune for one more epoch on new rows.
 
-        After `fit` it goes on from there. The first call on an unfitted classifier
-        pretrains, on these rows. Callbacks and validation of `estimator` are for `fit`
-        alone.
+        After `fit` it continues from the fitted weights. The first call on an unfitted
+        classifier pretrains, on these rows. Callbacks and validation of `estimator` are
+        for `fit` alone.
 
         Calls on the same rows are the epochs of one `fit`, if these rows differ from
         each other and have no weights. With weights, `fit` scales them to a mean of 1,
@@ -274,15 +247,14 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, height, width[, channels]), \
-                (n_samples, n_features) or (n_samples, n_views, height, width, channels)
+        {X_images_or_views}
             Images as in `fit`.
         y : array-like of shape (n_samples,)
-            Labels; rows marked by `unlabeled_label` are passed over after the first
-            call.
+            Labels; rows marked by `unlabeled_label` pretrain in the first call, and are
+            ignored in later ones.
         classes : array-like of shape (n_classes,), default=None
             All labels that will ever come; needed in the first call on an unfitted
-            classifier. `unlabeled_label` among them is passed over.
+            classifier. `unlabeled_label` among them is ignored.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the labelled rows, used as they are; without any, each row has
             weight 1. `class_weight` multiplies them. Equal rows of one call count as
@@ -654,9 +626,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, height, width[, channels]) or \
-                (n_samples, n_features)
-            Images of the shape seen in `fit`; of ready views the first is the image.
+        {X_to_embed}
 
         Returns
         -------
@@ -675,9 +645,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, height, width[, channels]) or \
-                (n_samples, n_features)
-            Images of the shape seen in `fit`; of ready views the first is the image.
+        {X_to_embed}
 
         Returns
         -------
@@ -691,14 +659,11 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, height, width[, channels]) or \
-                (n_samples, n_features)
-            Images of the shape seen in `fit`; of ready views the first is the image.
+        {X_to_embed}
 
         Returns
         -------
-        embedding : ndarray of shape (n_samples, n_embedding), float32
-            Output of the backbone.
+        {embedding}
         """
         from ._training.prediction import predict
 
@@ -711,14 +676,11 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, height, width[, channels]) or \
-                (n_samples, n_features)
-            Images of the shape seen in `fit`, or ready views where these were given.
+        {X_to_view}
 
         Returns
         -------
-        labels : ndarray of shape (n_samples, n_views), int64
-            Predicted labels, for rotation the index into `angles`.
+        {pretext_labels}
         """
         encoder = self._fitted("encoder_")
         return encoder.predict_pretext(self._check_images(X, keep_views=True))
@@ -729,9 +691,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, height, width[, channels]) or \
-                (n_samples, n_features)
-            Images of the shape seen in `fit`, or ready views where these were given.
+        {X_to_view}
 
         Returns
         -------
@@ -752,3 +712,10 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
     def _check_images(self, X, keep_views=False):
         images = super()._check_images(X, allow_views=True)
         return images[:, 0] if images.ndim == 5 and not keep_views else images
+
+    def _stage_histories(self):
+        """Return the history of each stage of training, None where it was not run."""
+        return {
+            "pretraining": self.pretrain_history_,
+            "fine-tuning": self.finetune_history_,
+        }

@@ -12,6 +12,7 @@ from sklearn.utils.metaestimators import available_if
 from ._base import SelfSupervisedEstimator, all_or_nothing
 from ._data.images import warn_of_channels_first
 from ._data.training_set import distinct_images
+from ._docs import fill_docstrings
 from ._runtime import check_backend
 from .pretext import GivenViews, PretextTask, RotationPretext
 
@@ -62,11 +63,13 @@ def fitted_pretext(pretext, images):
     return fitted
 
 
+@fill_docstrings
 class SelfSupervisedEncoder(SelfSupervisedEstimator):
     """Transformer that learns an embedding of images without labels.
 
-    `fit` trains a network on a pretext task: which way up is this image? [1]_
-    `transform` returns what the network sees in an image, the output of its backbone.
+    `fit` trains a network on a pretext task, by default to tell by which angle an image
+    was turned [1]_. `transform` returns an embedding of each image, which is the output
+    of the network's backbone.
 
     Parameters
     ----------
@@ -74,44 +77,19 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
             default=None
         Supplies the network and the optimizer: a wrapped Keras network, a function
         that builds one as scikeras takes it, or a Functional or Sequential model. The
-        network's last Dense layer is the class head; all before it is the backbone.
-        None is :func:`~skssl.build_cnn` with the Adam optimizer.
-    pretext : PretextTask, default=None
-        The pretext task; None is :class:`~skssl.RotationPretext`, or with X of ready
-        views the task to tell these apart.
-    image_shape : tuple of int, default=None
-        (height, width) or (height, width, channels) of the images in flat rows. None
-        takes a square number of features for a square grey image.
-    standardize : bool or "auto", default="auto"
-        Whether the network standardises each channel of the images. "auto" does so
-        unless the network scales them itself, by anything that an image passes before
-        the first layer with weights, nested networks and operations such as ``x / 255``
-        included; a `keras.Model` that is given with its weights is left as it is. True
-        does so in any case, behind the scaling of the network. Standardisation stands
-        behind leading augmentation layers. A `Normalization` layer of the network that
-        was not adapted takes its place, and wherever one stands it is adapted to what
-        it sees; False leaves these as they are, too.
+        network's last Dense layer is the class head; all layers before it are the
+        backbone. None is :func:`~skssl.build_cnn` with the Adam optimizer.
+    {pretext}
+    {image_shape}
+    {standardize}
     epochs : int, default=5
         Number of passes over the images.
     batch_size : int, default=64
-        Number of images the network sees in one step: 64 are 16 images in their four
-        rotations.
-    memory : str, path-like or joblib.Memory, default=None
-        Folder that keeps finished pretraining, so that the same images, network,
-        parameters and seed are never pretrained twice, as in a grid search over
-        fine-tuning. Needs an int as `random_state` to find anything again.
-    checkpoint_dir : str or path-like, default=None
-        Folder that keeps the state of a running `fit` by epoch. The same call, after
-        the process was killed, goes on from there and ends with the same bits as
-        without; needs an int as `random_state` for that. A finished fit removes its
-        files. Both folders hold pickles: let nobody else write there.
-    random_state : int, RandomState instance or None, default=None
-        Seeds initial weights and the order of the images. With an int, repeated fits on
-        the same machine with the same number of threads are bit-identical. None takes
-        that of the KerasClassifier.
-    verbose : int, default=0
-        0 is silent, 1 shows the progress bar of Keras, which counts up to 32 steps as
-        one, 2 a line an epoch.
+        Number of inputs in one step; with four rotations, 64 inputs are 16 images.
+    {memory}
+    {checkpoint_dir}
+    {random_state}
+    {verbose}
 
     Attributes
     ----------
@@ -123,12 +101,7 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
         The fitted pretext task.
     history_ : dict of list
         Loss and metrics of each epoch.
-    image_shape_ : tuple of int
-        (height, width, channels) of the images seen in `fit`.
-    n_features_in_ : int
-        Number of values of one sample; of images height * width * channels.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Column names, where X was a DataFrame.
+    {input_attributes}
 
     See Also
     --------
@@ -137,8 +110,7 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
 
     References
     ----------
-    .. [1] Spyros Gidaris, Praveer Singh, Nikos Komodakis, "Unsupervised Representation
-       Learning by Predicting Image Rotations", ICLR 2018, arXiv:1803.07728.
+    {rotation_paper}
 
     Examples
     --------
@@ -181,11 +153,9 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, height, width[, channels]), \
-                (n_samples, n_features) or (n_samples, n_views, height, width, channels)
+        {X_images_or_views}
             Images of any scale, flat rows, or ready views of each image.
-        y : None
-            Ignored.
+        {y_ignored}
 
         Returns
         -------
@@ -254,14 +224,11 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, height, width[, channels]) or \
-                (n_samples, n_features)
-            Images of the shape seen in `fit`; of ready views the first is embedded.
+        {X_to_embed}
 
         Returns
         -------
-        embedding : ndarray of shape (n_samples, n_embedding), float32
-            Output of the backbone.
+        {embedding}
         """
         from ._training.prediction import predict
 
@@ -270,18 +237,15 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
 
     @available_if(_classifies)
     def predict_pretext(self, X):
-        """Predict the label of each view, for rotation the index into `angles`.
+        """Predict the pretext label of each view.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, height, width[, channels]) or \
-                (n_samples, n_features)
-            Images of the shape seen in `fit`, or ready views where these were given.
+        {X_to_view}
 
         Returns
         -------
-        labels : ndarray of shape (n_samples, n_views), int64
-            Predicted labels; a perfect row is ``0, 1, …, n_views - 1``.
+        {pretext_labels}
         """
         from ._training.prediction import predict_views
 
@@ -291,15 +255,12 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
     def score(self, X, y=None):
         """Return the pretext accuracy.
 
-        So `cross_val_score` and `GridSearchCV` tune pretraining without a label.
+        With it, `cross_val_score` and `GridSearchCV` tune pretraining without labels.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, height, width[, channels]) or \
-                (n_samples, n_features)
-            Images of the shape seen in `fit`, or ready views where these were given.
-        y : None
-            Ignored.
+        {X_to_view}
+        {y_ignored}
 
         Returns
         -------
@@ -326,3 +287,7 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
     @property
     def _n_features_out(self):
         return self.backbone_.output_shape[-1]
+
+    def _stage_histories(self):
+        """Return the history of each stage of training."""
+        return {"pretraining": self.history_}

@@ -6,29 +6,29 @@ import numpy as np
 from sklearn.model_selection import StratifiedKFold
 from sklearn.utils import indexable
 
-from ._data.labels import known_labels
+from ._data.labels import known_labels, unlabelled_hint
+from ._docs import fill_docstrings
 
 
+@fill_docstrings
 class SemiSupervisedKFold(StratifiedKFold):
     """Stratified folds of the labelled rows, with every unlabelled row in training.
 
-    An ordinary splitter takes the mark of unlabelled rows for a class: it moves some of
-    them out of training, where they would help, and into test, where every prediction
-    for them counts as wrong. Here a test fold holds labelled rows only, stratified by
-    class, and the training fold all other labelled rows and every unlabelled one.
+    Other splitters treat the mark of unlabelled rows as a class: they put some of these
+    rows into the test fold, where every prediction for them counts as wrong, instead of
+    training on them. Here a test fold holds labelled rows only, stratified by class.
+    The training fold holds all other labelled rows and every unlabelled one.
 
     Parameters
     ----------
     n_splits : int, default=5
         Number of folds, at least 2.
-    unlabeled_label : object, default=-1
-        What marks a row without a label in y. ``np.nan`` stands for every missing
-        value: NaN, None and ``pd.NA``. None says that every row has a label.
+    {unlabeled_label}
     shuffle : bool, default=False
-        Whether to shuffle the labelled rows of each class before they are dealt to the
-        folds. Indices are sorted all the same.
+        Whether to shuffle the labelled rows of each class before they are distributed
+        among the folds. The indices of each fold are sorted in any case.
     random_state : int, RandomState instance or None, default=None
-        Makes the shuffling repeatable; leave it at None where `shuffle` is False.
+        Seeds the shuffling; has to be None where `shuffle` is False.
 
     See Also
     --------
@@ -86,7 +86,7 @@ class SemiSupervisedKFold(StratifiedKFold):
         ------
         ValueError
             If y is None or differs from X in length, if fewer than `n_splits` rows are
-            labelled, if no class has `n_splits` members, if y is no set of classes, or
+            labelled, if no class has `n_splits` members, if y does not hold classes, or
             if a label is missing or looks like the mark without being it.
         TypeError
             If labels are bytes, or text beside other objects.
@@ -106,15 +106,10 @@ class SemiSupervisedKFold(StratifiedKFold):
         rows, labels = known_labels(y, self.unlabeled_label)
         n_samples = len(y)
         if len(rows) < self.n_splits:
-            remark = ""
-            if self.unlabeled_label is not None:
-                remark = (
-                    f" Rows with y == {self.unlabeled_label!r} count as unlabelled; if "
-                    "that is a class, set unlabeled_label=None."
-                )
             raise ValueError(
                 f"n_splits={self.n_splits} needs at least {self.n_splits} labelled "
-                f"rows, got {len(rows)} in {n_samples} rows.{remark}"
+                f"rows, got {len(rows)} in {n_samples} rows."
+                f"{unlabelled_hint(self.unlabeled_label)}"
             )
         for _, test in super().split(labels, labels):
             yield np.delete(np.arange(n_samples), rows[test]), rows[test]

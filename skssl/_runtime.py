@@ -1,4 +1,4 @@
-"""What belongs to the whole process: the backend of Keras, forks, threads and seeds.
+"""State of the whole process: the backend of Keras, forks, threads and seeds.
 
 Nothing here imports TensorFlow before :func:`prepare_tensorflow` is called.
 """
@@ -44,7 +44,7 @@ def check_backend():
 
 
 def check_process():
-    """Refuse to run TensorFlow in a forked process, where it waits forever."""
+    """Refuse to run TensorFlow in a forked process, where it would wait forever."""
     if _process_of_tensorflow not in (None, os.getpid()):
         raise RuntimeError(
             "TensorFlow was imported before this process was forked, and would wait "
@@ -54,7 +54,7 @@ def check_process():
 
 
 def prepare_tensorflow():
-    """Import TensorFlow and Keras, once, and make them fit for workers and threads."""
+    """Import TensorFlow and Keras, and set them up for workers and threads, once."""
     global _process_of_tensorflow
 
     if _process_of_tensorflow is not None:
@@ -64,14 +64,14 @@ def prepare_tensorflow():
     from keras.src.random import seed_generator
 
     check_backend()  # the configuration file of Keras may name another one
-    # Give TensorFlow as many threads as joblib allows a worker, in OMP_NUM_THREADS.
+    # Give TensorFlow as many threads as joblib allows each worker, in OMP_NUM_THREADS.
     n_threads = os.environ.get("OMP_NUM_THREADS", "")
     threads = tf.config.threading
     if n_threads.isdigit() and not threads.get_intra_op_parallelism_threads():
         with contextlib.suppress(RuntimeError):  # TensorFlow runs already
             threads.set_intra_op_parallelism_threads(int(n_threads))
             threads.set_inter_op_parallelism_threads(int(n_threads))
-    # Keras takes every default seed from this name. No public way leads there.
+    # Keras draws every default seed from this name, and has no public way to set them.
     seed_generator.python_random = _SeedSource()
     _process_of_tensorflow = os.getpid()
 
@@ -94,9 +94,9 @@ def clear_session():
 
 
 class _SeedSource:
-    """Stands for the module `random` where Keras draws its default seeds.
+    """Replaces the module `random` where Keras draws its default seeds.
 
-    Inside :func:`seeded` they come from a generator that belongs to the thread.
+    Inside :func:`seeded` they come from the generator of the thread.
     """
 
     def randint(self, low, high):
@@ -107,8 +107,8 @@ class _SeedSource:
 def shared_seeds(model, seed, restart=True):
     """Return the generator behind the functions of `keras.random` in a network.
 
-    What TensorFlow has traced keeps to the generator it met, so it stays with the
-    network.
+    A traced function keeps using the generator that it was traced with. So a network
+    keeps its generator.
 
     Parameters
     ----------
@@ -140,13 +140,13 @@ def shared_seeds(model, seed, restart=True):
 def seeded(seed, shared=None):
     """Draw Keras's default seeds in this thread from `seed`.
 
-    These are the seeds that layers, initializers and the functions of `keras.random`
-    use where they were given none. The generators of the caller stay untouched.
+    Layers, initializers and the functions of `keras.random` use these where they were
+    given no seed. The generators of the caller are not changed.
 
     Parameters
     ----------
     seed : int
-        Where all of them come from.
+        Seed of the generator that they are drawn from.
     shared : keras.random.SeedGenerator, default=None
         What the functions of `keras.random` draw from; None is a new one.
     """
@@ -168,10 +168,10 @@ def seeded(seed, shared=None):
 
 @contextlib.contextmanager
 def seeded_process(seed):
-    """Draw everything from `seed` while code of the user runs that may draw itself.
+    """Seed every generator while code of the user runs that may use any of them.
 
     `random` and `numpy.random` belong to the whole process, so other threads wait
-    here. Both are put back afterwards.
+    here. Both are restored afterwards.
     """
     with LOCK, seeded(seed):
         python_state, numpy_state = random.getstate(), np.random.get_state()

@@ -224,6 +224,34 @@ def test_training_curves_of_an_encoder_and_of_validation(fitted):
     assert [line.get_linestyle() for line in loss.lines] == ["-", "--"]
 
 
+def test_any_number_of_stages_has_a_colour_each():
+    history = {"loss": [2, 1], "val_loss": [3, 2]}
+    names = ["pretraining", "fine-tuning", "self-training"]
+    loss, _ = TrainingCurveDisplay(dict.fromkeys(names, history)).plot().axes_
+    assert [line.get_label() for line in loss.lines[::2]] == names
+    colors = [to_hex(line.get_color()) for line in loss.lines]
+    assert colors[::2] == colors[1::2]
+    assert colors[::2] == [to_hex(f"tab:{x}") for x in ("blue", "orange", "green")]
+
+
+def test_a_stage_that_was_not_run_has_no_line_and_the_next_keeps_its_colour(
+    fitted, few_labels, quick
+):
+    clf = SelfSupervisedClassifier(quick(), pretrain_epochs=0)
+    clf.fit(few_labels[0][:100], few_labels[1][:100])
+    (line,) = TrainingCurveDisplay.from_estimator(clf).axes_[0].lines
+    assert line.get_label() == "fine-tuning"
+    both = TrainingCurveDisplay.from_estimator(fitted).axes_[0].lines
+    assert line.get_color() == both[1].get_color()
+
+
+def test_an_estimator_without_histories_of_training():
+    with pytest.raises(NotFittedError):
+        TrainingCurveDisplay.from_estimator(SelfSupervisedClassifier())
+    with pytest.raises(TypeError, match=r"SelfSupervisedEncoder, got PCA\(\)\."):
+        TrainingCurveDisplay.from_estimator(PCA().fit(np.eye(3)))
+
+
 def test_epochs_without_a_value_are_gaps_and_single_ones_points():
     values = [np.nan] * 40 + [2.0] + [np.nan] * 9
     history = {"loss": [1.0] * 50, "val_loss": values}
@@ -237,10 +265,11 @@ def test_epochs_without_a_value_are_gaps_and_single_ones_points():
 
 def test_line_properties_of_training_curves():
     display = TrainingCurveDisplay({"pretraining": {"loss": [2, 1]}})
-    display.plot(line_kw={"linewidth": 4, "color": "green"})
+    display.plot(line_kw={"lw": 4, "color": "green", "linestyle": ":"})
     line = display.axes_[0].lines[0]
     assert line.get_linewidth() == 4
     assert line.get_color() == "green"
+    assert line.get_linestyle() == ":"
 
 
 def test_embeddings_of_an_estimator_and_of_a_pipeline(fitted, few_labels):

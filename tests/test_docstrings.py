@@ -2,7 +2,10 @@ import ast
 import inspect
 import itertools
 import re
+import subprocess
+import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +14,7 @@ from sklearn.base import BaseEstimator
 
 import skssl
 from skssl import RotationPretext, SelfSupervisedClassifier, SelfSupervisedEncoder
+from skssl._docs import TEXTS, fill_docstrings
 from skssl.pretext import PretextTask
 
 PUBLIC = {name: getattr(skssl, name) for name in skssl.__all__}
@@ -34,7 +38,7 @@ ENTRY = re.compile(r"(?P<names>\*{0,2}\w+(, \w+)*)( : (?P<kind>.*))?")
 
 
 def sections(documented):
-    """Part a docstring into a dict of its sections, each a list of lines."""
+    """Return name to lines of the sections of a docstring."""
     lines = (inspect.getdoc(documented) or "").splitlines()
     starts = [k for k, line in enumerate(lines[1:]) if re.fullmatch("-{3,}", line)]
     return {
@@ -58,13 +62,13 @@ def entries(lines):
 
 
 def documented_default(kind):
-    """Return the default that a type line tells, `empty` where it tells none."""
+    """Return the default that a type line states, `empty` where it states none."""
     match = re.search(r"\bdefault=(.*)$", kind)
     return ast.literal_eval(match[1]) if match else inspect.Parameter.empty
 
 
 def check_parameters(function, lines, skip=0):
-    """Hold names, order and defaults against the signature."""
+    """Compare names, order and defaults with the signature."""
     documented = entries(lines)
     parameters = list(inspect.signature(function).parameters.values())[skip:]
     stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
@@ -207,3 +211,59 @@ def test_every_estimator_is_held_against_its_attributes():
         if is_class(x) and issubclass(x, BaseEstimator)
     }
     assert estimators == FROM_PAPERS | {"PretextTask"}
+
+
+def test_shared_texts_are_used_more_than_once():
+    folder = Path(skssl.__file__).parent
+    sources = "\n".join(path.read_text() for path in folder.rglob("*.py"))
+    uses = re.findall(r"(?m)^ +\{(\w+)\}$", sources)
+    assert set(uses) == set(TEXTS) == set(re.findall(r"(?m)^\{(\w+)\}$", sources))
+    assert [name for name in TEXTS if uses.count(name) < 2] == []
+
+
+def test_no_placeholder_is_left_in_a_public_docstring():
+    for cls in filter(is_class, PUBLIC.values()):
+        for documented in [cls, *(x for _, x in inspect.getmembers(cls))]:
+            assert not re.search(r"(?m)^ *\{\w+\}$", documented.__doc__ or "")
+
+
+def test_docstrings_are_filled_where_they_are_written():
+    @fill_docstrings
+    class Documented:
+        """Have {braces} of its own.
+
+        {figure}
+            With more on it.
+        """
+
+        @classmethod
+        def make(cls):
+            """Make one.
+
+            {y_ignored}
+            """
+
+    @fill_docstrings
+    class Derived(Documented):
+        pass
+
+    assert inspect.getdoc(Documented).splitlines() == [
+        "Have {braces} of its own.",
+        "",
+        *TEXTS["figure"].splitlines(),
+        "    With more on it.",
+    ]
+    assert inspect.getdoc(Derived.make).endswith("\n\ny : None\n    Ignored.")
+    assert Derived.__doc__ is None
+
+    def misspelt():
+        """{figures}"""
+
+    with pytest.raises(KeyError, match="figures"):
+        fill_docstrings(misspelt)
+
+
+def test_it_imports_where_python_drops_docstrings():
+    code = "import skssl; print(skssl.RotationPretext().fit([[[0]]]).__doc__)"
+    output = subprocess.check_output([sys.executable, "-OO", "-c", code], text=True)
+    assert output.strip() == "None"

@@ -8,6 +8,7 @@ import skssl
 PACKAGE = Path(skssl.__file__).parent
 # From the bottom up; a module imports only what stands before it.
 LAYERS = [
+    "_docs",
     "_runtime",
     "_data/__init__",
     "_data/images",

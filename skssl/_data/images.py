@@ -1,9 +1,9 @@
-"""Whatever X is, made images: this module owns shape, dtype and scale.
+"""Checks X, in each of its forms, and returns it as images.
 
 Inside the package images are arrays of shape (n_samples, height, width,
-channels), or (n_samples, n_views, height, width, channels) where the user hands
-over ready views. They keep the dtype they came with; `load_batch` turns one
-batch at a time into what a network reads.
+channels), or (n_samples, n_views, height, width, channels) where the user gives
+ready views. They keep their dtype; `load_batch` turns one batch at a time into
+what a network reads.
 """
 
 import math
@@ -17,7 +17,7 @@ from sklearn import get_config
 # Squares of pixels must fit float32 as well: networks standardise by the variance.
 LARGEST_PIXEL = 1e19
 
-# `float` reads these, or part of them, but none is a number.
+# `float` accepts some values of these types, but none of them is a number.
 NOT_NUMBERS = (
     str,
     bytes,
@@ -163,7 +163,8 @@ def _as_numbers(X, values):
         )
     if values.dtype.kind == "O":
         values = _numbers_from_objects(values)
-    # Of the integers only uint64 reaches so far: bytes on disk are not read here.
+    # Of the integers only uint64 can exceed the limit. Others are not read here, so
+    # that a memory map of bytes stays on disk.
     far = values.dtype.kind == "f" or values.dtype.newbyteorder("=") == np.uint64
     if far and not get_config()["assume_finite"]:
         _check_range(values)
@@ -216,7 +217,7 @@ def _row_image_shape(X, image_shape):
     if image_shape is not None:
         if math.prod(image_shape) != n_features:
             raise ValueError(
-                f"image_shape={image_shape} has {math.prod(image_shape)} values an "
+                f"image_shape={image_shape} has {math.prod(image_shape)} values per "
                 f"image, but X has {n_features} features. Give the (height, width) or "
                 "(height, width, channels) of the rows of X."
             )
@@ -266,7 +267,7 @@ def channels_first_hint(shape):
 
 
 def warn_of_channels_first(images):
-    """Warn of images that train without an error, but seem to lie on their side."""
+    """Warn of images whose channels seem to come first: no error would show it."""
     hint = channels_first_hint(images.shape)
     if hint:
         warnings.warn(
@@ -280,9 +281,9 @@ def warn_of_channels_first(images):
 
 
 def warn_of_volumes(views, n_rows=8):
-    """Warn where the views of an image are no rearrangements of the first.
+    """Warn where the views of an image are not rearrangements of the first.
 
-    Turned images keep their pixels, the slices of a volume do not.
+    Turned images hold the same pixel values, the slices of a volume do not.
 
     Parameters
     ----------

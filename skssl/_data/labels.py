@@ -1,4 +1,4 @@
-"""Which rows have a label: the one place that compares labels with the mark."""
+"""Which rows have a label, and the class index of each of these."""
 
 from collections.abc import Hashable
 
@@ -31,15 +31,15 @@ def label_array(y, input_name="y"):
         not know, or holds masked values or text beside other objects.
     """
     dtype = getattr(y, "dtype", None)
-    plain = isinstance(dtype, np.dtype) and dtype.kind != "T"
-    if np.ma.is_masked(y) or (dtype is not None and not plain):
-        # NumPy would make floats of integers and NaN.
+    of_numpy = isinstance(dtype, np.dtype) and dtype.kind != "T"
+    if np.ma.is_masked(y) or (dtype is not None and not of_numpy):
+        # np.asarray would turn integers beside a missing value into floats.
         to_list = getattr(y, "tolist", getattr(y, "to_list", None))
         y = y if to_list is None else np.array(to_list(), dtype=object)
     elif hasattr(y, "iloc") and hasattr(y, "columns"):
         y = y.to_numpy(dtype=object)
     elif isinstance(y, list | tuple) and np.asarray(y).dtype.kind in "US":
-        y = np.array(y, dtype=object)  # -1 among strings is to stay a number
+        y = np.array(y, dtype=object)  # np.asarray makes -1 among strings a string
     y = check_array(
         y,
         ensure_2d=False,
@@ -130,7 +130,7 @@ def _not_sortable(kinds, input_name="y"):
 
 
 def _check_unlike_mark(labels, mark, input_name):
-    """Refuse what would become a class: "-1" where -1 is the mark, and "nan"."""
+    """Refuse labels that read like a mark but differ: "-1" beside -1, and "nan"."""
     for label in labels:
         for value in (mark, np.nan):
             if isinstance(label, str) != isinstance(value, str) and _reads_alike(
@@ -154,6 +154,16 @@ def _reads_alike(label, mark):
     except (TypeError, ValueError):
         pass
     return str(label).strip().lower() == str(mark).strip().lower()
+
+
+def unlabelled_hint(unlabeled_label):
+    """Return advice where too few rows are labelled, "" where all of them are."""
+    if unlabeled_label is None:
+        return ""
+    return (
+        f" Rows with y == {unlabeled_label!r} count as unlabelled; if that is a class, "
+        "set unlabeled_label=None."
+    )
 
 
 def encode_labels(y, unlabeled_label, classes=None):
@@ -187,16 +197,10 @@ def encode_labels(y, unlabeled_label, classes=None):
     except TypeError as error:
         raise _not_sortable(set(map(type, labels.tolist()))) from error
     if len(classes) < 2:
-        remark = ""
-        if unlabeled_label is not None:
-            remark = (
-                f" Rows with y == {unlabeled_label!r} count as unlabelled; if that is "
-                "a class, set unlabeled_label=None."
-            )
         raise ValueError(
             "y must hold at least two classes among its labelled rows, got "
             f"{len(classes)} class(es) in {len(rows)} labelled of {len(y)} rows."
-            f"{remark}"
+            f"{unlabelled_hint(unlabeled_label)}"
         )
     unknown = np.setdiff1d(labels, classes)
     if len(unknown) or not len(rows):

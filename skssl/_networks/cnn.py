@@ -40,13 +40,13 @@ def build_cnn(meta, filters=(32, 64), kernel_size=3, dense_units=128, dropout=0.
     >>> build_cnn(meta).output_shape
     (None, 10)
     """
-    import keras  # takes seconds, and not before a network is built
+    import keras  # here, because it takes seconds
 
-    last = {"data_format": "channels_last"}  # whatever the setting of Keras is
+    last = {"data_format": "channels_last"}  # whatever image_data_format() is
     inputs = keras.Input(meta["X_shape_"][1:], name="images")
     x = keras.layers.Normalization(name="standardize")(inputs)
     for n_filters in filters:
-        # On tiny images a valid convolution would leave nothing: keep their size.
+        # On tiny images valid convolutions would leave nothing, so keep the size.
         padding = "valid" if min(x.shape[1:3]) >= kernel_size + 3 else "same"
         x = keras.layers.Conv2D(
             n_filters, kernel_size, padding=padding, activation="relu", **last

@@ -35,11 +35,16 @@ VERSIONED = ("skssl", "keras", "tensorflow", "sklearn", "numpy")
 MAX_CLASS_BYTES = 2**26
 
 ESTIMATORS = ("SelfSupervisedClassifier", "SelfSupervisedEncoder")
+
+
 class _Lazy(dict):
     def fill(self):
         import skssl.pretext as p
+
         self.update(RotationPretext=p.RotationPretext, GivenViews=p.GivenViews)
         return self
+
+
 PRETEXTS = _Lazy()
 # Parameters that are code, or too large: a text that `fit` refuses stands in for them.
 REPLACED = ("estimator", "encoder", "pretext", "random_state")

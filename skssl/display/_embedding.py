@@ -11,11 +11,13 @@ from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 
 from .._data.labels import known_labels
+from .._docs import fill_docstrings
 from ._placement import narrow
 
 UNLABELLED = "0.83"  # light grey
 
 
+@fill_docstrings
 class EmbeddingDisplay:
     """Embeddings in two dimensions, coloured by class.
 
@@ -25,20 +27,16 @@ class EmbeddingDisplay:
     ----------
     points : ndarray of shape (n_samples, 2)
         The embeddings in two dimensions.
-    y : array-like of shape (n_samples,), default=None
-        Class labels; None draws all points alike.
+    {y_of_points}
     transformer : transformer, default=None
         The fitted transformer that made the points; it names the axes.
-    unlabeled_label : object, default=-1
-        What marks a row without a label in y: -1, or ``np.nan`` for every missing
-        value; None if every row has one.
+    {unlabeled_label}
 
     Attributes
     ----------
     axes_ : matplotlib Axes
         The axes with the points.
-    figure_ : matplotlib Figure
-        The figure they are in.
+    {figure}
 
     See Also
     --------
@@ -86,25 +84,15 @@ class EmbeddingDisplay:
             Pipeline that ends in one; its `transform` gives the embeddings.
         X : array-like of shape (n_samples, ...)
             Samples as the estimator takes them.
-        y : array-like of shape (n_samples,), default=None
-            Class labels; None draws all points alike.
-        transformer : transformer, default=None
-            Brings embeddings to two dimensions, such as
-            ``TSNE(random_state=0)``. It is cloned and fitted to the embeddings, without
-            y; one in :class:`~sklearn.frozen.FrozenEstimator` stays as it is. None is
-            ``PCA(n_components=2, random_state=0)``.
-        unlabeled_label : object, default=-1
-            What marks a row without a label in y: -1, or ``np.nan`` for every
-            missing value; None if every row has one.
-        ax : matplotlib Axes, default=None
-            Axes to draw in; None makes a new figure.
-        **plot_params : dict
-            Further arguments of `plot`.
+        {y_of_points}
+        {embedding_transformer}
+        {unlabeled_label}
+        {ax}
+        {plot_params}
 
         Returns
         -------
-        display : EmbeddingDisplay
-            The display, drawn.
+        {drawn_display}
 
         Raises
         ------
@@ -144,40 +132,30 @@ class EmbeddingDisplay:
         ----------
         embeddings : array-like of shape (n_samples, n_features)
             Embeddings, as `SelfSupervisedEncoder.transform` returns them.
-        y : array-like of shape (n_samples,), default=None
-            Class labels; None draws all points alike.
-        transformer : transformer, default=None
-            Brings embeddings to two dimensions, such as
-            ``TSNE(random_state=0)``. It is cloned and fitted to the embeddings, without
-            y; one in :class:`~sklearn.frozen.FrozenEstimator` stays as it is. None is
-            ``PCA(n_components=2, random_state=0)``.
-        unlabeled_label : object, default=-1
-            What marks a row without a label in y: -1, or ``np.nan`` for every
-            missing value; None if every row has one.
-        ax : matplotlib Axes, default=None
-            Axes to draw in; None makes a new figure.
-        **plot_params : dict
-            Further arguments of `plot`.
+        {y_of_points}
+        {embedding_transformer}
+        {unlabeled_label}
+        {ax}
+        {plot_params}
 
         Returns
         -------
-        display : EmbeddingDisplay
-            The display, drawn.
+        {drawn_display}
 
         Raises
         ------
         ValueError
-            If the embeddings are no rows of numbers, differ from y in length, or are
-            brought to another number of dimensions than two.
+            If the embeddings are no rows of numbers, if they differ from y in length,
+            or if `transformer` brings them to another number of dimensions than two.
         """
         embeddings = check_array(embeddings, input_name="embeddings")
         check_consistent_length(embeddings, y)
         if transformer is None:
             transformer = PCA(n_components=2, random_state=0)
         transformer = clone(transformer)
-        if hasattr(transformer, "fit_transform"):  # all that t-SNE has
+        if hasattr(transformer, "fit_transform"):  # t-SNE has no transform
             points = transformer.fit_transform(embeddings)
-        else:  # all that a frozen one has
+        else:  # FrozenEstimator has no fit_transform
             points = transformer.fit(embeddings, None).transform(embeddings)
         points = np.asarray(points)
         if points.shape[1:] != (2,):
@@ -194,9 +172,9 @@ class EmbeddingDisplay:
 
         Parameters
         ----------
-        ax : matplotlib Axes, default=None
-            Axes to draw in; None makes a new figure. The legend stands to their right,
-            and takes its room from them where the figure has no layout engine.
+        {ax}
+            The legend is drawn to their right. Where the figure has no layout engine,
+            the axes are made narrower for it.
         cmap : str or matplotlib Colormap, default=None
             Colours of the classes: in turn those of a qualitative colormap, evenly
             spaced ones of any other. None is "tab10" for up to 10 classes, "tab20" for
@@ -209,14 +187,13 @@ class EmbeddingDisplay:
 
         Returns
         -------
-        display : EmbeddingDisplay
-            The display itself, with `axes_` and `figure_`.
+        {plotted_display}
         """
         import matplotlib.pyplot as plt
 
         classes, rows, targets = self._labelled()
-        own = ax is None
-        if own:
+        in_new_figure = ax is None
+        if in_new_figure:
             _, ax = plt.subplots(layout="constrained")
         self.figure_, self.axes_ = ax.figure, ax
         style = {"s": 14, "alpha": 0.8, **scatter_kw}
@@ -232,17 +209,18 @@ class EmbeddingDisplay:
             colors = _class_colors(cmap, len(classes))
             # One call for all classes, so that the last does not cover the others.
             ax.scatter(*self.points[rows].T, c=colors[targets], **style)
-            handles[:0] = [
+            of_classes = [
                 ax.scatter([], [], color=color, label=label, **style)
                 for label, color in zip(classes, colors, strict=True)
             ]
+            handles = of_classes + handles
         xlabel, ylabel = _axis_names(self.transformer)
         ax.set(xlabel=xlabel, ylabel=ylabel)
         if title is not None:
             ax.set_title(title)
         if handles:
             legend_width = _draw_legend(ax, handles)
-            if own:
+            if in_new_figure:
                 width = self.figure_.get_figwidth() + legend_width / self.figure_.dpi
                 self.figure_.set_figwidth(width)
             else:
@@ -280,7 +258,7 @@ def _draw_legend(ax, handles):
 
 
 def _class_colors(cmap, n_classes):
-    """Return one colour for each class, of shape (n_classes, 4)."""
+    """Return the colour of each class, of shape (n_classes, 4)."""
     import matplotlib as mpl
 
     name = "tab10" if n_classes <= 10 else "tab20" if n_classes <= 20 else "turbo"
@@ -288,13 +266,13 @@ def _class_colors(cmap, n_classes):
     if colormap.N > 20:  # not qualitative: neighbours look alike
         return colormap(np.linspace(0, 1, n_classes))
     colors = colormap(np.arange(n_classes) % colormap.N)
-    if cmap is None:  # greys would pass for unlabelled
+    if cmap is None:  # grey is the colour of unlabelled points: make it darker
         colors[np.ptp(colors[:, :3], axis=1) == 0, :3] *= 0.4
     return colors
 
 
 def _axis_names(transformer):
-    """Return what to write at the two axes, variance included where it is known."""
+    """Return the labels of the two axes, with the share of variance where known."""
     if transformer is None:
         return "", ""
     if isinstance(transformer, FrozenEstimator):

@@ -6,9 +6,11 @@ from numbers import Integral
 import numpy as np
 from sklearn.utils import check_scalar
 
-from ._placement import axes_in_place_of
+from .._docs import fill_docstrings
+from ._placement import axes_on_grid
 
 
+@fill_docstrings
 class ImageGridDisplay:
     """Base of the displays of images with a true and a predicted label.
 
@@ -21,10 +23,8 @@ class ImageGridDisplay:
 
     Attributes
     ----------
-    axes_ : ndarray of matplotlib Axes, shape (n_samples,)
-        One an image.
-    figure_ : matplotlib Figure
-        The figure they are in.
+    {axes_of_images}
+    {figure}
     """
 
     def __init__(self, images, y_true, y_pred):
@@ -37,8 +37,7 @@ class ImageGridDisplay:
 
         Parameters
         ----------
-        ax : matplotlib Axes, default=None
-            Axes in whose place to draw the grid; None makes a new figure.
+        {ax_of_grid}
         n_columns : int, default=None
             Images in a row; None is up to 5 for few images and a square grid for many.
         cmap : str or matplotlib Colormap, default="gray"
@@ -47,43 +46,33 @@ class ImageGridDisplay:
             Title of the whole grid.
         im_kw : dict, default=None
             Further arguments of `matplotlib.axes.Axes.imshow`, such as `vmin` and
-            `vmax`: without these each grey image has a scale of its own.
+            `vmax`; without these, each grey image is scaled by its own range.
 
         Returns
         -------
-        display : object
-            The display itself, with `axes_` and `figure_`.
+        {plotted_display}
 
         Raises
         ------
         ValueError
             If the images have not one, three or four channels.
         """
-        import matplotlib.pyplot as plt
-
         images = _drawable(self.images)
         n_images, height, width = images.shape[:3]
         columns = n_columns or min(n_images, max(5, math.ceil(math.sqrt(n_images))))
         rows = math.ceil(n_images / columns)
-        if ax is None:
-            self.figure_ = plt.figure(
-                figsize=(
-                    1.5 * columns,
-                    (min(1.5 * height / width, 3) + 0.4) * rows + 0.4 * bool(title),
-                ),
-                layout="constrained",
-            )
-            axes = [
-                self.figure_.add_subplot(rows, columns, i + 1) for i in range(n_images)
-            ]
-            if title:
-                self.figure_.suptitle(title)
-        else:
-            self.figure_ = ax.figure
-            axes = axes_in_place_of(
-                ax, n_images, rows, columns, title=title, title_pad=34, hspace=0.6
-            )
-        self.axes_ = np.array(axes)
+        row_height = min(1.5 * height / width, 3) + 0.4
+        self.axes_ = axes_on_grid(
+            ax,
+            n_images,
+            rows,
+            columns,
+            figsize=(1.5 * columns, row_height * rows + 0.4 * bool(title)),
+            title=title,
+            title_pad=34,
+            hspace=0.6,
+        )
+        self.figure_ = self.axes_[0].figure
         for axes, image, true, predicted in zip(
             self.axes_, images, self.y_true, self.y_pred, strict=True
         ):

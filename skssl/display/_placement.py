@@ -1,30 +1,54 @@
-"""Where a display draws when the user hands over axes."""
+"""Where a display draws: in a new figure, or where the user's axes are."""
+
+import numpy as np
 
 
-def axes_in_place_of(ax, n_axes, n_rows, n_columns, *, title, title_pad, **spacing):
-    """Return new axes on a grid where `ax` is, which keeps only its title.
+def axes_on_grid(
+    ax, n_axes, n_rows, n_columns, *, figsize, title, title_pad, **spacing
+):
+    """Return new axes on a grid, in a new figure or in place of given axes.
 
     Parameters
     ----------
-    ax : matplotlib Axes
-        Axes of a subplot grid, or placed freely by `Figure.add_axes`.
+    ax : matplotlib Axes or None
+        Axes of a subplot grid, or placed freely by `Figure.add_axes`. They keep only
+        their title. None makes a new figure.
     n_axes : int
         How many cells of the grid to fill, row by row.
     n_rows, n_columns : int
         Shape of the grid.
+    figsize : tuple of float
+        Width and height of a new figure, in inches.
     title : str or None
-        Title of `ax`.
+        Title of the new figure, or of `ax`.
     title_pad : float
-        Points between title and grid, for what stands above the new axes.
+        Points between the title of `ax` and the grid, for what is written above the new
+        axes.
     **spacing : dict
-        `wspace` and `hspace` of the grid. Constrained layout needs neither these nor
-        the pad.
+        `wspace` and `hspace` of the grid in place of `ax`. Constrained layout needs
+        neither these nor the pad.
 
     Returns
     -------
-    axes : list of matplotlib Axes
+    axes : ndarray of matplotlib Axes, shape (n_axes,)
         The new axes.
     """
+    if ax is not None:
+        axes = _axes_in_place_of(
+            ax, n_axes, n_rows, n_columns, title, title_pad, spacing
+        )
+        return np.array(axes)
+    import matplotlib.pyplot as plt
+
+    figure = plt.figure(figsize=figsize, layout="constrained")
+    if title:
+        figure.suptitle(title)
+    return np.array(
+        [figure.add_subplot(n_rows, n_columns, i + 1) for i in range(n_axes)]
+    )
+
+
+def _axes_in_place_of(ax, n_axes, n_rows, n_columns, title, title_pad, spacing):
     from matplotlib.gridspec import GridSpec
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -37,11 +61,11 @@ def axes_in_place_of(ax, n_axes, n_rows, n_columns, *, title, title_pad, **spaci
         box = ax.get_position(original=True)
         sides = {"left": box.x0, "right": box.x1, "bottom": box.y0, "top": box.y1}
         grid = GridSpec(n_rows, n_columns, **sides, **spacing)
-        # Free axes, too: a layout engine would move subplots over the whole figure.
+        # Not subplots: a layout engine would move these over the whole figure.
         return [figure.add_axes(grid[i].get_position(figure)) for i in range(n_axes)]
     if constrained:
         spacing = {}
-        if title:  # which gets room only as part of a row
+        if title:  # constrained layout makes room for it only in a row of the grid
             title_row, place = place.subgridspec(2, 1, height_ratios=[1e-3, 1])
             ax.set_subplotspec(title_row)
     grid = place.subgridspec(n_rows, n_columns, **spacing)
@@ -49,7 +73,7 @@ def axes_in_place_of(ax, n_axes, n_rows, n_columns, *, title, title_pad, **spaci
 
 
 def narrow(ax, width):
-    """Take room from the right of `ax`, where the figure has no layout engine to.
+    """Make `ax` narrower from the right, unless a layout engine makes the room.
 
     Parameters
     ----------

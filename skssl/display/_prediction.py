@@ -5,9 +5,11 @@ from sklearn.utils import check_consistent_length, check_random_state
 
 from .._base import validate_images
 from .._data.images import as_images
+from .._docs import fill_docstrings
 from ._image_grid import ImageGridDisplay, chosen_rows
 
 
+@fill_docstrings
 class PredictionDisplay(ImageGridDisplay):
     """Images with their true and predicted class, wrong ones marked in red.
 
@@ -22,10 +24,8 @@ class PredictionDisplay(ImageGridDisplay):
 
     Attributes
     ----------
-    axes_ : ndarray of matplotlib Axes, shape (n_samples,)
-        One an image.
-    figure_ : matplotlib Figure
-        The figure they are in.
+    {axes_of_images}
+    {figure}
 
     See Also
     --------
@@ -62,27 +62,21 @@ class PredictionDisplay(ImageGridDisplay):
         ----------
         estimator : classifier
             A fitted classifier, in a Pipeline or not.
-        X : array-like of shape (n_samples, height, width[, channels]) or \
-                (n_samples, n_features)
+        {X_images}
             Images as the estimator takes them.
         y : array-like of shape (n_samples,)
             True labels.
         image_shape : tuple of int, default=None
             Shape of the images in flat rows; None takes that of the estimator or, for
             one that has none, such as a Pipeline, square grey images.
-        n_samples : int, default=5
-            How many images to draw.
-        random_state : int, RandomState instance or None, default=None
-            Chooses the images.
-        ax : matplotlib Axes, default=None
-            Axes in whose place to draw; None makes a new figure.
-        **plot_params : dict
-            Further arguments of `plot`.
+        {n_samples_to_draw}
+        {random_choice}
+        {ax_of_grid}
+        {plot_params}
 
         Returns
         -------
-        display : PredictionDisplay
-            The display, drawn.
+        {drawn_display}
         """
         y_pred = estimator.predict(X)
         if image_shape is None and hasattr(estimator, "image_shape_"):
@@ -115,26 +109,20 @@ class PredictionDisplay(ImageGridDisplay):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, height, width[, channels]) or \
-                (n_samples, n_features)
+        {X_images}
             Images.
         y_true, y_pred : array-like of shape (n_samples,)
             True and predicted labels.
         image_shape : tuple of int, default=None
             Shape of the images in flat rows; None takes square grey ones.
-        n_samples : int, default=5
-            How many images to draw.
-        random_state : int, RandomState instance or None, default=None
-            Chooses the images.
-        ax : matplotlib Axes, default=None
-            Axes in whose place to draw; None makes a new figure.
-        **plot_params : dict
-            Further arguments of `plot`.
+        {n_samples_to_draw}
+        {random_choice}
+        {ax_of_grid}
+        {plot_params}
 
         Returns
         -------
-        display : PredictionDisplay
-            The display, drawn.
+        {drawn_display}
         """
         check_consistent_length(X, y_true, y_pred)
         images = _images(X, image_shape)

@@ -4,9 +4,11 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from .._docs import fill_docstrings
 from ._image_grid import ImageGridDisplay, chosen_rows
 
 
+@fill_docstrings
 class PretextDisplay(ImageGridDisplay):
     """Views with their true and predicted pretext label, wrong ones marked in red.
 
@@ -21,10 +23,8 @@ class PretextDisplay(ImageGridDisplay):
 
     Attributes
     ----------
-    axes_ : ndarray of matplotlib Axes, shape (n_samples,)
-        One a view.
-    figure_ : matplotlib Figure
-        The figure they are in.
+    {axes_of_images}
+    {figure}
 
     See Also
     --------
@@ -52,34 +52,29 @@ class PretextDisplay(ImageGridDisplay):
     ):
         """Predict and draw one random view of randomly chosen images.
 
-        Views and their true labels are those that the task makes of a batch, so it may
-        draw both at random.
+        The views and their true labels are made by the task, as for a batch in
+        training; some tasks make them at random.
 
         Parameters
         ----------
         estimator : SelfSupervisedEncoder or SelfSupervisedClassifier
             A fitted estimator that was pretrained on a task that classifies.
-        X : array-like of shape (n_samples, height, width[, channels]) or \
-                (n_samples, n_features)
+        {X_images}
             Images of the shape seen in `fit`.
-        n_samples : int, default=5
-            How many images to draw.
-        random_state : int, RandomState instance or None, default=None
-            Chooses images and views.
-        ax : matplotlib Axes, default=None
-            Axes in whose place to draw; None makes a new figure.
-        **plot_params : dict
-            Further arguments of `plot`.
+        {n_samples_to_draw}
+        {random_choice}
+        {ax_of_grid}
+        {plot_params}
 
         Returns
         -------
-        display : PretextDisplay
-            The display, drawn.
+        {drawn_display}
 
         Raises
         ------
         TypeError
-            If the estimator was not pretrained, or on a task that does not classify.
+            If the estimator was not pretrained, or was pretrained on a task that does
+            not classify.
         """
         check_is_fitted(estimator)
         encoder = getattr(estimator, "encoder_", estimator)
@@ -128,19 +123,14 @@ class PretextDisplay(ImageGridDisplay):
             Predicted labels, as `predict_pretext` returns them.
         class_names : sequence of str, default=None
             Name of each label; None writes the labels themselves.
-        n_samples : int, default=5
-            How many images to draw.
-        random_state : int, RandomState instance or None, default=None
-            Chooses images and views.
-        ax : matplotlib Axes, default=None
-            Axes in whose place to draw; None makes a new figure.
-        **plot_params : dict
-            Further arguments of `plot`.
+        {n_samples_to_draw}
+        {random_choice}
+        {ax_of_grid}
+        {plot_params}
 
         Returns
         -------
-        display : PretextDisplay
-            The display, drawn.
+        {drawn_display}
 
         Raises
         ------

@@ -3,29 +3,29 @@
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from ._placement import axes_in_place_of
+from .._docs import fill_docstrings
+from ._placement import axes_on_grid
 
-STAGES = {"pretraining": "tab:blue", "fine-tuning": "tab:orange"}
 
-
+@fill_docstrings
 class TrainingCurveDisplay:
-    """Loss and accuracy by epoch, of pretraining and of fine-tuning.
+    """Loss and accuracy by epoch, of each stage of training.
 
     Use :meth:`from_estimator`; it draws at once.
 
     Parameters
     ----------
-    histories : dict of {str: dict of list}
-        For each stage, in the order of training, the values of each epoch, NaN where
-        there is none: the line has a gap there. Keys starting with "val_" are measured
-        on held-out rows and drawn dashed.
+    histories : dict of {str: dict of list or None}
+        For each stage, in the order of training, "loss" and "accuracy" of each epoch.
+        Values of "val_loss" and "val_accuracy", measured on held-out rows, are drawn
+        dashed. NaN leaves a gap in the line. The colour of a stage depends on its
+        position, so a stage that was not run may be given as None.
 
     Attributes
     ----------
     axes_ : ndarray of matplotlib Axes, shape (2,)
         Loss and accuracy.
-    figure_ : matplotlib Figure
-        The figure they are in.
+    {figure}
 
     See Also
     --------
@@ -53,86 +53,78 @@ class TrainingCurveDisplay:
         ----------
         estimator : SelfSupervisedClassifier or SelfSupervisedEncoder
             A fitted estimator.
-        ax : matplotlib Axes, default=None
-            Axes in whose place to draw; None makes a new figure.
-        **plot_params : dict
-            Further arguments of `plot`.
+        {ax_of_grid}
+        {plot_params}
 
         Returns
         -------
-        display : TrainingCurveDisplay
-            The display, drawn.
+        {drawn_display}
+
+        Raises
+        ------
+        TypeError
+            If the estimator keeps no histories of training.
         """
         check_is_fitted(estimator)
-        histories = [
-            getattr(
-                estimator, "pretrain_history_", getattr(estimator, "history_", None)
-            ),
-            getattr(estimator, "finetune_history_", None),
-        ]
-        stages = zip(STAGES, histories, strict=True)
-        return cls({name: values for name, values in stages if values}).plot(
-            ax=ax, **plot_params
-        )
+        if not hasattr(estimator, "_stage_histories"):
+            raise TypeError(
+                "estimator must be a SelfSupervisedClassifier or a "
+                f"SelfSupervisedEncoder, got {estimator!r}. Other histories are drawn "
+                "by TrainingCurveDisplay({'training': history}).plot()."
+            )
+        return cls(estimator._stage_histories()).plot(ax=ax, **plot_params)
 
     def plot(self, ax=None, *, title=None, line_kw=None):
         """Draw loss and accuracy side by side.
 
         Parameters
         ----------
-        ax : matplotlib Axes, default=None
-            Axes in whose place to draw both; None makes a new figure.
+        {ax_of_grid}
         title : str, default=None
-            Title of both.
+            Title above both.
         line_kw : dict, default=None
             Further arguments of `matplotlib.axes.Axes.plot`, such as `linewidth`.
 
         Returns
         -------
-        display : TrainingCurveDisplay
-            The display itself, with `axes_` and `figure_`.
+        {plotted_display}
         """
-        import matplotlib.pyplot as plt
+        from matplotlib.cbook import normalize_kwargs
+        from matplotlib.lines import Line2D
 
-        if ax is None:
-            self.figure_, axes = plt.subplots(
-                1, 2, figsize=(9, 3.6), layout="constrained"
-            )
-            if title:
-                self.figure_.suptitle(title)
-        else:
-            self.figure_ = ax.figure
-            axes = axes_in_place_of(ax, 2, 1, 2, title=title, title_pad=16, wspace=0.35)
-        self.axes_ = np.asarray(axes)
+        line_kw = normalize_kwargs(line_kw, Line2D)
+        self.axes_ = axes_on_grid(
+            ax, 2, 1, 2, figsize=(9, 3.6), title=title, title_pad=16, wspace=0.35
+        )
+        self.figure_ = self.axes_[0].figure
         for axes, metric in zip(self.axes_, ["loss", "accuracy"], strict=True):
-            self._draw(axes, metric, line_kw or {})
+            for position, (stage, history) in enumerate(self.histories.items()):
+                params = {"color": f"C{position}", **line_kw}
+                history = history or {}
+                _draw_line(axes, history.get(metric), "-", stage, params)
+                _draw_line(
+                    axes,
+                    history.get(f"val_{metric}"),
+                    "--",
+                    f"{stage} (validation)",
+                    params,
+                )
+            axes.set(xlabel="Epoch", ylabel=metric.capitalize())
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.grid(alpha=0.3)
+            if axes.lines:
+                axes.legend()
         return self
 
-    def _draw(self, axes, metric, line_kw):
-        for stage, history in self.histories.items():
-            color = STAGES.get(stage)
-            for key, style, suffix in [
-                (metric, "-", ""),
-                (f"val_{metric}", "--", " (validation)"),
-            ]:
-                if key in history:
-                    epochs = np.arange(1, len(history[key]) + 1)
-                    # A single epoch is a point, which a line would not show.
-                    gaps = np.isnan(history[key]).any()
-                    marker = "." if len(epochs) < 30 or gaps else None
-                    axes.plot(
-                        epochs,
-                        history[key],
-                        style,
-                        **{
-                            "color": color,
-                            "marker": marker,
-                            "label": stage + suffix,
-                            **line_kw,
-                        },
-                    )
-        axes.set(xlabel="Epoch", ylabel=metric.capitalize())
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend()
+
+def _draw_line(axes, values, linestyle, label, params):
+    """Draw the values of a metric by epoch, if there are any."""
+    if values is None:
+        return
+    # A single epoch between gaps is a point, which a line would not show.
+    marker = "." if len(values) < 30 or np.isnan(values).any() else None
+    axes.plot(
+        np.arange(1, len(values) + 1),
+        values,
+        **{"linestyle": linestyle, "label": label, "marker": marker, **params},
+    )

@@ -4,14 +4,17 @@ from abc import abstractmethod
 
 from sklearn.base import BaseEstimator
 
+from .._docs import fill_docstrings
 
+
+@fill_docstrings
 class PretextTask(BaseEstimator):
     """Base class of pretext tasks.
 
-    A pretext task turns images without labels into a training problem. It writes
-    three methods, `make_batch`, `build_head` and `loss_and_metrics`; batching,
-    shuffling and training are not its business. Like any scikit-learn estimator it
-    keeps its constructor's arguments unchanged and checks them in `fit`.
+    A pretext task turns images without labels into a training problem. A subclass
+    defines three methods, `make_batch`, `build_head` and `loss_and_metrics`; batching,
+    shuffling and training are done by the estimators. Like any scikit-learn estimator
+    it keeps its constructor's arguments unchanged and checks them in `fit`.
 
     Attributes
     ----------
@@ -24,11 +27,11 @@ class PretextTask(BaseEstimator):
 
     See Also
     --------
-    skssl.RotationPretext : The pretext task of turned images.
+    skssl.RotationPretext : Pretext task that asks by which angle an image is turned.
 
     Examples
     --------
-    Masked reconstruction: hide the left half, draw the whole.
+    Masked reconstruction: hide the left half of each image, and predict all pixels.
 
     >>> from skssl.pretext import PretextTask
     >>> class LeftHalf(PretextTask):
@@ -57,26 +60,24 @@ class PretextTask(BaseEstimator):
 
         Parameters
         ----------
-        layer : keras.layers.Layer
-            A layer of the network that is to be pretrained.
+        {layer_to_pretrain}
 
         Returns
         -------
         undone : bool
-            Whether targets can no longer be told from what comes out of the layer.
-            False unless a task overrides this.
+            Whether the output of the layer no longer shows what the targets are. False
+            unless a task overrides this.
         """
         return False
 
     def fit(self, X, y=None):
-        """Check the parameters against the images, learn from them if need be.
+        """Check the parameters against the images, and learn from these if necessary.
 
         Parameters
         ----------
         X : ndarray of shape (n_samples, height, width, channels)
             Training images.
-        y : None
-            Ignored.
+        {y_ignored}
 
         Returns
         -------
@@ -89,8 +90,9 @@ class PretextTask(BaseEstimator):
     def make_batch(self, images, seed):
         """Turn a batch of images into network inputs and targets.
 
-        Runs in TensorFlow's graph, before each training step on the same device, so it
-        uses graph operations only (those of `keras.ops`, or of TensorFlow).
+        It is called in a TensorFlow graph, before each training step and on the same
+        device, so it may use graph operations only (those of `keras.ops` or of
+        TensorFlow).
 
         Parameters
         ----------
@@ -102,19 +104,18 @@ class PretextTask(BaseEstimator):
         Returns
         -------
         inputs : tensor of shape (batch * n_views, height, width, channels)
-            What the backbone sees.
+            Inputs of the backbone.
         targets : tensor of shape (batch * n_views, ...)
-            What the head's outputs are compared with.
+            What the loss compares the head's outputs with.
         """
 
     @abstractmethod
     def build_head(self, features, image_shape):
-        """Hang this task's head on the backbone.
+        """Build the layers of this task's head on the backbone's output.
 
         Parameters
         ----------
-        features : KerasTensor of shape (None, n_embedding)
-            The backbone's output.
+        {features}
         image_shape : tuple of int
             (height, width, channels) of the images.
 
@@ -126,7 +127,7 @@ class PretextTask(BaseEstimator):
 
     @abstractmethod
     def loss_and_metrics(self):
-        """Name the loss and the metrics.
+        """Return the loss and the metrics.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""The pretext task of turned images."""
+"""RotationPretext: the pretext task of turned images."""
 
 from numbers import Real
 
@@ -7,6 +7,7 @@ from sklearn.base import TransformerMixin, clone
 
 from .._base import ImageEstimator, all_or_nothing
 from .._data.images import channels_first_hint, warn_of_channels_first
+from .._docs import fill_docstrings
 from ._views import ViewClassification
 
 
@@ -33,7 +34,7 @@ def rotated_views(images, turns):
 
 
 def quarter_turns(angles):
-    """Return the quarter turns (0 to 3) of angles in degrees, or say what is wrong."""
+    """Check angles in degrees and return them as quarter turns, 0 to 3."""
     if not isinstance(angles, tuple | list | range | np.ndarray):
         raise TypeError(
             "angles must be a tuple of multiples of 90 degrees, such as (0, 180), got "
@@ -58,33 +59,26 @@ def quarter_turns(angles):
     return turns
 
 
+@fill_docstrings
 class RotationPretext(TransformerMixin, ImageEstimator, ViewClassification):
     """Pretext task that asks by which angle an image is turned.
 
-    To tell the angle, a network has to know what the objects in the images look like
-    upright; what it learns serves other tasks with the same images [1]_. As a
-    transformer it makes the turned images; as `pretext` of
-    :class:`~skssl.SelfSupervisedClassifier` and
-    :class:`~skssl.SelfSupervisedEncoder` it turns them as they train, a batch at a
-    time.
+    To tell the angle, a network has to learn what the objects in the images look like
+    upright, which is useful for other tasks with the same images [1]_. As a transformer
+    it makes the turned images. As `pretext` of
+    :class:`~skssl.SelfSupervisedClassifier` and :class:`~skssl.SelfSupervisedEncoder`
+    it turns one batch at a time during training.
 
     Parameters
     ----------
     angles : tuple of int, default=(0, 90, 180, 270)
         Distinct multiples of 90 degrees, at least two. 90 turns counter-clockwise, as
         `numpy.rot90` does. Pixels are moved, never interpolated.
-    image_shape : tuple of int, default=None
-        (height, width) or (height, width, channels) of the images, needed for flat
-        rows that are not square grey images.
+    {image_shape}
 
     Attributes
     ----------
-    image_shape_ : tuple of int
-        (height, width, channels) of the images seen in `fit`.
-    n_features_in_ : int
-        Number of values of one sample.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Column names, where X was a DataFrame.
+    {input_attributes}
 
     See Also
     --------
@@ -93,8 +87,7 @@ class RotationPretext(TransformerMixin, ImageEstimator, ViewClassification):
 
     References
     ----------
-    .. [1] Spyros Gidaris, Praveer Singh, Nikos Komodakis, "Unsupervised Representation
-       Learning by Predicting Image Rotations", ICLR 2018, arXiv:1803.07728.
+    {rotation_paper}
 
     Examples
     --------
@@ -129,11 +122,9 @@ class RotationPretext(TransformerMixin, ImageEstimator, ViewClassification):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, height, width[, channels]) or \
-                (n_samples, n_features)
+        {X_images}
             Images, of any scale.
-        y : None
-            Ignored.
+        {y_ignored}
 
         Returns
         -------
@@ -143,10 +134,10 @@ class RotationPretext(TransformerMixin, ImageEstimator, ViewClassification):
         Raises
         ------
         ValueError
-            If an angle is no multiple of 90, if two turn an image equally far, if
-            there are fewer than two, if images that are not square are to make a
-            quarter turn, if `image_shape` does not match X, or if X holds anything
-            but real, finite numbers.
+            If an angle is no multiple of 90, if two angles turn an image equally far,
+            if there are fewer than two, if images that are not square are to be turned
+            by 90 or 270 degrees, if `image_shape` does not match X, or if X holds
+            anything but real, finite numbers.
         TypeError
             If `angles` is no tuple, or if X is sparse or holds objects that are no
             numbers.
@@ -158,15 +149,14 @@ class RotationPretext(TransformerMixin, ImageEstimator, ViewClassification):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, height, width[, channels]) or \
-                (n_samples, n_features)
+        {X_images}
             Images of the shape seen in `fit`.
 
         Returns
         -------
         views : ndarray of shape (n_samples, n_angles, height, width, channels)
-            View `k` is turned by `angles[k]`; the dtype is that of X. Rows are kept, so
-            no split of the rows parts the views of one image.
+            View `k` is turned by `angles[k]`; the dtype is that of X. All views of an
+            image are in one row, so they stay together when rows are split.
         """
         images = self._check_images(X)
         turns = self._turns_of(images)
@@ -174,12 +164,11 @@ class RotationPretext(TransformerMixin, ImageEstimator, ViewClassification):
         return rotated_views(images, turns)
 
     def make_task(self, X):
-        """Make a plain classification set of the turned images; needs no `fit`.
+        """Return turned images and labels to train a classifier on; needs no `fit`.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, height, width[, channels]) or \
-                (n_samples, n_features)
+        {X_images}
             Images.
 
         Returns
@@ -200,8 +189,7 @@ class RotationPretext(TransformerMixin, ImageEstimator, ViewClassification):
 
         Parameters
         ----------
-        images : tensor of shape (batch, height, width, channels)
-            Images.
+        {image_batch}
 
         Returns
         -------
@@ -218,15 +206,13 @@ class RotationPretext(TransformerMixin, ImageEstimator, ViewClassification):
 
         Parameters
         ----------
-        layer : keras.layers.Layer
-            A layer of the network that is to be pretrained.
+        {layer_to_pretrain}
 
         Returns
         -------
         undone : bool
-            True for a `RandomRotation` so wide that turned images of two angles
-            overlap, and for a `RandomFlip` that makes of one angle the mirror image
-            of another.
+            True for a `RandomRotation` so wide that one angle can become another, and
+            for a `RandomFlip` that mirrors one angle into another.
         """
         from keras import layers
 

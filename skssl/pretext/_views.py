@@ -2,13 +2,15 @@
 
 from abc import abstractmethod
 
+from .._docs import fill_docstrings
 from ._base import PretextTask
 
 
+@fill_docstrings
 class ViewClassification(PretextTask):
     """Base of tasks that make fixed views of each image and ask which one it is.
 
-    A subclass writes `make_views` and gives `n_views` and `class_names`.
+    A subclass defines `make_views`, `n_views` and `class_names`.
     """
 
     @abstractmethod
@@ -17,8 +19,7 @@ class ViewClassification(PretextTask):
 
         Parameters
         ----------
-        images : tensor of shape (batch, height, width, channels)
-            Images.
+        {image_batch}
 
         Returns
         -------
@@ -27,12 +28,11 @@ class ViewClassification(PretextTask):
         """
 
     def make_batch(self, images, seed):
-        """Make one batch of all views, and the index of each its target.
+        """Return all views of a batch, and as targets the index of each.
 
         Parameters
         ----------
-        images : tensor of shape (batch, height, width, channels)
-            Images.
+        {image_batch}
         seed : int32 tensor of shape (2,)
             Ignored: the views are fixed.
 
@@ -51,12 +51,11 @@ class ViewClassification(PretextTask):
         return inputs, targets
 
     def build_head(self, features, image_shape):
-        """Hang a softmax layer with one unit a view on the backbone.
+        """Build a softmax layer with one unit for each view.
 
         Parameters
         ----------
-        features : KerasTensor of shape (None, n_embedding)
-            The backbone's output.
+        {features}
         image_shape : tuple of int
             (height, width, channels) of the images; not needed here.
 
@@ -74,7 +73,7 @@ class ViewClassification(PretextTask):
         return head(features)
 
     def loss_and_metrics(self):
-        """Name the cross entropy, and the accuracy.
+        """Return the cross entropy, and the accuracy.
 
         Returns
         -------
@@ -87,7 +86,7 @@ class ViewClassification(PretextTask):
 
 
 class GivenViews(ViewClassification):
-    """Views that the user has made: class `k` is view `k`.
+    """Pretext task of ready views, which the user has made: class `k` is view `k`.
 
     Parameters
     ----------

@@ -1,0 +1,199 @@
+"""Texts that several public docstrings share, and how they get there.
+
+A docstring holds the name of a text in braces, on a line of its own, and its class or
+function is decorated with :func:`fill_docstrings`. Lines that follow with a deeper
+indentation continue the text. What only one docstring says stays there.
+
+These are the texts, by name:
+
+{X_images}
+X : array-like of shape (n_samples, height, width[, channels]) or \
+                (n_samples, n_features)
+
+{X_images_or_views}
+X : array-like of shape (n_samples, height, width[, channels]), \
+                (n_samples, n_features) or (n_samples, n_views, height, width, channels)
+
+{X_to_embed}
+X : array-like of shape (n_samples, height, width[, channels]) or \
+                (n_samples, n_features)
+    Images of the shape seen in `fit`; of ready views the first is the image.
+
+{X_to_view}
+X : array-like of shape (n_samples, height, width[, channels]) or \
+                (n_samples, n_features)
+    Images of the shape seen in `fit`, or ready views where these were given.
+
+{ax}
+ax : matplotlib Axes, default=None
+    Axes to draw in; None makes a new figure.
+
+{ax_of_grid}
+ax : matplotlib Axes, default=None
+    Axes in whose place to draw; None makes a new figure.
+
+{axes_of_images}
+axes_ : ndarray of matplotlib Axes, shape (n_samples,)
+    One for each image.
+
+{checkpoint_dir}
+checkpoint_dir : str or path-like, default=None
+    Folder that keeps the state of a running `fit` after each epoch. The same call,
+    after the process was killed, continues from there and ends with the same bits
+    as without the interruption; needs an int as `random_state` for that. A finished
+    fit removes its files. Both folders hold pickles: let nobody else write there.
+
+{drawn_display}
+display : object
+    The display, drawn.
+
+{embedding}
+embedding : ndarray of shape (n_samples, n_embedding), float32
+    Output of the backbone.
+
+{embedding_transformer}
+transformer : transformer, default=None
+    Brings embeddings to two dimensions, such as
+    ``TSNE(random_state=0)``. It is cloned and fitted to the embeddings, without
+    y; one in :class:`~sklearn.frozen.FrozenEstimator` stays as it is. None is
+    ``PCA(n_components=2, random_state=0)``.
+
+{features}
+features : KerasTensor of shape (None, n_embedding)
+    The backbone's output.
+
+{figure}
+figure_ : matplotlib Figure
+    The figure they are in.
+
+{image_batch}
+images : tensor of shape (batch, height, width, channels)
+    Images.
+
+{image_shape}
+image_shape : tuple of int, default=None
+    (height, width) or (height, width, channels) of the images in flat rows. None
+    takes a square number of features for a square grey image.
+
+{input_attributes}
+image_shape_ : tuple of int
+    (height, width, channels) of the images seen in `fit`.
+n_features_in_ : int
+    Number of values of one sample; of images height * width * channels.
+feature_names_in_ : ndarray of shape (n_features_in_,)
+    Column names, where X was a DataFrame.
+
+{layer_to_pretrain}
+layer : keras.layers.Layer
+    A layer of the network that is to be pretrained.
+
+{memory}
+memory : str, path-like or joblib.Memory, default=None
+    Folder that keeps finished pretraining, so that the same images, network,
+    parameters and seed are never pretrained twice, as in a grid search over
+    fine-tuning. Needs an int as `random_state` to find anything again.
+
+{n_samples_to_draw}
+n_samples : int, default=5
+    How many images to draw.
+
+{plot_params}
+**plot_params : dict
+    Further arguments of `plot`.
+
+{plotted_display}
+display : object
+    The display itself, with `axes_` and `figure_`.
+
+{pretext}
+pretext : PretextTask, default=None
+    The pretext task; None is :class:`~skssl.RotationPretext`, or with X of ready
+    views the task to tell these apart.
+
+{pretext_labels}
+labels : ndarray of shape (n_samples, n_views), int64
+    Predicted labels, for rotation the index into `angles`. Where the views of a
+    task are the same in each call, as those of rotation are, a perfect row is
+    ``0, 1, …, n_views - 1``.
+
+{random_choice}
+random_state : int, RandomState instance or None, default=None
+    Seeds the random choice of what to draw.
+
+{random_state}
+random_state : int, RandomState instance or None, default=None
+    Seeds initial weights and the order of the images. With an int, repeated fits on
+    the same machine with the same number of threads are bit-identical. None takes
+    that of the KerasClassifier.
+
+{rotation_paper}
+.. [1] Spyros Gidaris, Praveer Singh, Nikos Komodakis, "Unsupervised Representation
+   Learning by Predicting Image Rotations", ICLR 2018, arXiv:1803.07728.
+
+{standardize}
+standardize : bool or "auto", default="auto"
+    Whether the network standardises each channel of the images. "auto" does so
+    unless the network scales them itself, by anything that an image passes before
+    the first layer with weights, nested networks and operations such as ``x / 255``
+    included; a `keras.Model` that is given with its weights is left as it is. True
+    does so in any case, after the scaling of the network. The standardisation
+    follows leading augmentation layers. A `Normalization` layer of the network that
+    was not adapted takes its place, and wherever one stands it is adapted to what
+    it receives; False leaves these as they are, too.
+
+{unlabeled_label}
+unlabeled_label : object, default=-1
+    What marks a row without a label in y. ``np.nan`` stands for every missing
+    value: NaN, None and ``pd.NA``. None says that every row has a label.
+
+{verbose}
+verbose : int, default=0
+    0 prints nothing, 1 shows the progress bar of Keras, which counts up to 32 steps
+    as one, 2 prints one line per epoch.
+
+{y_ignored}
+y : None
+    Ignored.
+
+{y_of_points}
+y : array-like of shape (n_samples,), default=None
+    Class labels; None draws all points alike.
+"""
+
+import re
+from textwrap import indent
+
+# Under python -OO there are no docstrings, neither here nor where they are to go.
+TEXTS = dict(re.findall(r"(?ms)^\{(\w+)\}\n(.+?)\n(?=\n\{|\Z)", __doc__ or ""))
+
+
+def fill_docstrings(documented):
+    """Put the shared texts into the docstrings of a class or a function.
+
+    Parameters
+    ----------
+    documented : type or function
+        What is decorated: of a class its own docstring and those of the methods that
+        it defines itself.
+
+    Returns
+    -------
+    documented : type or function
+        The same object.
+    """
+    members = vars(documented).values() if isinstance(documented, type) else ()
+    for member in [documented, *members]:
+        # Wrappers, such as those of scikit-learn's set_output, copied the docstring.
+        while member is not None:
+            text = member.__doc__
+            if text and (filled := _filled(text)) != text:
+                member.__doc__ = filled
+            member = getattr(member, "__wrapped__", None)
+    return documented
+
+
+def _filled(text):
+    """Replace each line that holds a name in braces by the text of that name."""
+    return re.sub(
+        r"(?m)^( *)\{(\w+)\}$", lambda line: indent(TEXTS[line[2]], line[1]), text
+    )
