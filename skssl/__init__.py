@@ -4,6 +4,7 @@ from ._classifier import SelfSupervisedClassifier
 from ._encoder import SelfSupervisedEncoder
 from ._model_selection import SemiSupervisedKFold
 from ._networks.cnn import build_cnn
+from ._runtime import clear_session
 from ._storage.persistence import load
 from .display import (
     EmbeddingDisplay,
@@ -23,6 +24,7 @@ __all__ = [
     "SemiSupervisedKFold",
     "TrainingCurveDisplay",
     "build_cnn",
+    "clear_session",
     "load",
 ]
 __version__ = "0.1.0"

@@ -1,4 +1,5 @@
 import os
+from contextlib import contextmanager
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["MPLBACKEND"] = "agg"
@@ -54,3 +55,26 @@ def quick():
         )
 
     return make
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Return a context manager in which a stage ends with an exception."""
+    import skssl._training.loop
+
+    @contextmanager
+    def interrupted(name, error=KeyboardInterrupt, at_its_end=False):
+        train = skssl._training.loop.train
+
+        def interrupted_train(stage):
+            result = train(stage) if at_its_end or stage.name != name else None
+            if stage.name == name:
+                raise error
+            return result
+
+        with monkeypatch.context() as patch:
+            patch.setattr(skssl._training.loop, "train", interrupted_train)
+            with pytest.raises(error):
+                yield
+
+    return interrupted

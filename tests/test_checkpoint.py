@@ -15,10 +15,11 @@ from numpy.testing import assert_array_equal
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
-import skssl._encoder
+import skssl._training.loop
 from skssl import RotationPretext, SelfSupervisedClassifier, SelfSupervisedEncoder
 from skssl._networks.identity import training_key
-from skssl._storage.checkpoint import Checkpoint, cached, pack, unpack
+from skssl._storage.cache import cached
+from skssl._storage.checkpoint import Checkpoint, pack, unpack
 
 SCRIPT = Path(__file__).with_name("killed_fit.py")
 
@@ -26,16 +27,13 @@ SCRIPT = Path(__file__).with_name("killed_fit.py")
 @pytest.fixture
 def pretrainings(monkeypatch):
     """Return a list that grows by one at each pretraining that is really done."""
-    import skssl._training.loop
+    done, train = [], skssl._training.loop.train
 
-    done = []
-    pretrain = skssl._training.loop.pretrain
+    def noted(stage):
+        done.extend([True] * (stage.name == "pretraining"))
+        return train(stage)
 
-    def counted(*args, **kwargs):
-        done.append(True)
-        return pretrain(*args, **kwargs)
-
-    monkeypatch.setattr(skssl._training.loop, "pretrain", counted)
+    monkeypatch.setattr(skssl._training.loop, "train", noted)
     return done
 
 
@@ -51,7 +49,7 @@ def test_a_key_tells_all_its_parts_apart():
     model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
 
     def key(*parts, **settings):
-        return training_key("pretraining", model, settings, *parts)
+        return training_key("pretraining", model, settings, lambda: parts)
 
     base = [np.arange(3), "text", {"a": None, "b": 1}]
     first = key(*base, loss="mse", optimizer="sgd")
@@ -149,7 +147,7 @@ def test_every_parameter_is_in_the_fingerprint(change, few_labels, quick, monkey
         keys.append(key)
         raise Stop
 
-    monkeypatch.setattr(skssl._encoder, "cached", stop)
+    monkeypatch.setattr(skssl._training.loop, "cached", stop)
     X, _ = few_labels
     encoder = SelfSupervisedEncoder(quick(), epochs=2, memory="never", random_state=0)
     for variant, images in [
@@ -559,7 +557,7 @@ def test_an_error_of_the_training_is_not_taken_for_one_of_the_cache(tmp_path):
 def test_two_processes_share_a_cache(tmp_path):
     code = (
         "import sys, time\n"
-        "from skssl._storage.checkpoint import cached\n"
+        "from skssl._storage.cache import cached\n"
         "for k in range(20):\n"
         "    time.sleep(0.01)\n"
         "    expected = [k % 7] * 9\n"

@@ -313,23 +313,19 @@ def test_an_encoder_replaces_pretraining(few_labels, quick):
     ],
 )
 def test_what_has_no_effect_beside_an_encoder_is_said_before_training(
-    params, message, fitted, few_labels, monkeypatch, recwarn
+    params, message, fitted, few_labels, interrupted, recwarn
 ):
-    class Stop(Exception):
-        pass
-
-    def stop(*args, **kwargs):
-        raise Stop
-
     X, y = few_labels
     clf = SelfSupervisedClassifier(
         encoder=FrozenEstimator(fitted.encoder_), random_state=0, **params
     )
-    monkeypatch.setattr("skssl._training.loop.finetune", stop)
-    with pytest.raises(Stop), pytest.warns(UserWarning, match=message) as caught:
+    with (
+        interrupted("fine-tuning"),
+        pytest.warns(UserWarning, match=message) as caught,
+    ):
         clf.fit(X, y)
     assert [x.filename for x in caught] == [__file__]
-    with pytest.raises(Stop):  # defaults are passed over without a word
+    with interrupted("fine-tuning"):  # defaults are passed over without a word
         SelfSupervisedClassifier(encoder=fitted.encoder_, checkpoint_dir="c").fit(X, y)
     assert len(recwarn) == 0
 

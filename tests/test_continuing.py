@@ -8,7 +8,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.utils.class_weight import compute_sample_weight
 
-import skssl._training.loop
 from skssl import SelfSupervisedClassifier, TrainingCurveDisplay, load
 
 N_TRAIN = 150
@@ -113,19 +112,13 @@ def test_checkpoints_change_nothing_in_the_first_call_of_partial_fit(
 
 
 def test_an_interrupted_first_partial_fit_goes_on_after_pretraining(
-    train, quick, tmp_path, monkeypatch
+    train, quick, tmp_path, interrupted
 ):
     clf = SelfSupervisedClassifier(
         quick(), pretrain_epochs=1, checkpoint_dir=tmp_path, random_state=0
     )
-    with monkeypatch.context() as patch:
-
-        def interrupted(*args, **kwargs):
-            raise KeyboardInterrupt
-
-        patch.setattr(skssl._training.loop, "finetune", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            clf.partial_fit(*train, classes=range(10))
+    with interrupted("fine-tuning"):
+        clf.partial_fit(*train, classes=range(10))
     (kept,) = tmp_path.iterdir()
     assert kept.name.startswith("pretraining-")
     clf.partial_fit(*train, classes=range(10))
@@ -298,22 +291,14 @@ def test_a_partial_fit_that_diverges_changes_nothing(started, later):
 
 
 def test_an_interrupted_partial_fit_changes_nothing(
-    once_fitted, started, later, monkeypatch
+    once_fitted, started, later, interrupted
 ):
     spared = pickle.loads(pickle.dumps(once_fitted))
     for clf in (spared, started):
         clf.partial_fit(*later)
     before, weights = dict(vars(started)), weights_of(started.model_)
-    with monkeypatch.context() as patch:
-        run = skssl._training.loop._run
-
-        def interrupted(*args, **kwargs):
-            run(*args, **kwargs)
-            raise KeyboardInterrupt
-
-        patch.setattr(skssl._training.loop, "_run", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            started.partial_fit(*later)
+    with interrupted("fine-tuning", at_its_end=True):
+        started.partial_fit(*later)
     assert vars(started) == before
     assert_same_weights(started.model_, weights)
     for clf in (spared, started):  # the optimizer is where it was, too

@@ -12,11 +12,14 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 
+import skssl._training.batches
 import skssl._training.loop
+import skssl._training.stages
 from skssl import SelfSupervisedClassifier, SelfSupervisedEncoder
+from skssl._data.training_set import TrainingSet
 from skssl._networks.network import build_network
 from skssl._networks.surgery import freeze, split_frozen
-from skssl._training.loop import _Batches
+from skssl._training.batches import Batches
 
 IMAGE_SHAPE = (8, 8, 1)
 
@@ -54,7 +57,7 @@ def test_frozen_layers_are_computed_once_with_the_same_result(
         random_state=0,
     ).fit(X, y)
     parts = []
-    monkeypatch.setattr(skssl._training.loop, "split_frozen", parts.append)
+    monkeypatch.setattr(skssl._training.stages, "split_frozen", parts.append)
     through = clone(clf).fit(X, y)
     assert len(parts) == 1
     assert_allclose(through.predict_proba(X), clf.predict_proba(X), atol=1e-4)
@@ -71,14 +74,14 @@ def test_frozen_layers_are_computed_once_with_the_same_result(
 def test_both_parts_are_the_whole(frozen_layers):
     network = build_network(two_convolutions(), IMAGE_SHAPE, 0, np.arange(3))
     freeze(network, frozen_layers)
-    front, rest = split_frozen(network)
+    constant, trained = split_frozen(network)
     images = np.random.default_rng(0).random((5, *IMAGE_SHAPE), dtype=np.float32)
     whole = network.training_model(images)
-    assert_allclose(rest(front(images)), whole, atol=1e-6)
-    assert not front.trainable_weights
+    assert_allclose(trained(constant(images)), whole, atol=1e-6)
+    assert not constant.trainable_weights
     n_frozen = len(network.layers) if frozen_layers == "all" else frozen_layers
     for layer in network.layers[:n_frozen]:
-        assert not any(w is v for w in layer.weights for v in rest.weights)
+        assert not any(w is v for w in layer.weights for v in trained.weights)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +108,7 @@ def test_a_layer_that_changes_ends_the_constant_part(extra, frozen_layers):
         ]
 
 
-def test_a_network_that_divides_its_images_is_parted_too():
+def test_a_network_that_divides_its_images_is_split_too():
     def build(meta):
         inputs = keras.Input(IMAGE_SHAPE)
         x = keras.layers.Conv2D(4, 3, activation="relu")(inputs / 255.0)
@@ -114,14 +117,15 @@ def test_a_network_that_divides_its_images_is_parted_too():
 
     network = build_network(build, IMAGE_SHAPE, 0, np.arange(3))
     freeze(network, 2)
-    front, rest = split_frozen(network)
+    constant, trained = split_frozen(network)
     images = np.random.default_rng(0).random((5, *IMAGE_SHAPE), dtype=np.float32)
-    assert_allclose(rest(front(images)), network.training_model(images), atol=1e-6)
-    assert not front.trainable_weights
-    assert front.output_shape == (None, 144)
+    expected = network.training_model(images)
+    assert_allclose(trained(constant(images)), expected, atol=1e-6)
+    assert not constant.trainable_weights
+    assert constant.output_shape == (None, 144)
 
 
-def test_networks_that_are_no_chain_are_not_parted():
+def test_networks_that_are_no_chain_are_not_split():
     def residual(meta):
         inputs = keras.Input(IMAGE_SHAPE)
         x = keras.layers.Conv2D(1, 3, padding="same")(inputs)
@@ -146,7 +150,7 @@ def test_frozen_outputs_too_large_to_keep_are_not_kept(few_labels, quick, monkey
         quick(), pretrain_epochs=1, frozen_layers="all", random_state=0
     )
     kept = clf.fit(X, y).predict_proba(X)
-    monkeypatch.setattr(skssl._training.loop, "MAX_FROZEN_BYTES", 10)
+    monkeypatch.setattr(skssl._training.loop, "MAX_CONSTANT_BYTES", 10)
     assert_allclose(clone(clf).fit(X, y).predict_proba(X), kept, atol=1e-4)
 
 
@@ -208,28 +212,38 @@ def test_blocks_are_cut_where_images_are_large(
     X, _ = few_labels
     encoder = SelfSupervisedEncoder(quick(), epochs=2, random_state=0)
     expected = encoder.fit(X).history_
-    monkeypatch.setattr(skssl._training.loop, "MAX_BLOCK_BYTES", max_bytes)
+    monkeypatch.setattr(skssl._training.batches, "MAX_BLOCK_BYTES", max_bytes)
     assert clone(encoder).fit(X).history_ == expected
 
 
-def test_an_epoch_reads_every_row_once_a_pass():
+def test_an_epoch_reads_every_row_once_per_pass():
     images = np.arange(23, dtype=np.uint8).reshape(23, 1, 1, 1)
     rows = np.arange(1, 23)
-    batches = _Batches(images, rows, 5, 0, [2 * rows], passes=2, first_epoch=4)
-    ((pixels, seeds, bounds, labels),) = batches._epoch(7, 32)
-    assert_array_equal(np.bincount(pixels.ravel()), [0] + 22 * [2])
-    assert sorted(pixels[:22].ravel()) == list(rows)
-    assert_array_equal(labels, 2 * pixels.ravel())
-    assert sorted(np.diff(bounds)) == [4] * 6 + [5] * 4
-    assert len(np.unique(seeds, axis=0)) == len(seeds) == 10
-    pieces = [batch[0] for batch in batches._epoch(7, 3)]
-    assert len(pieces) == 4
-    assert_array_equal(np.concatenate(pieces), pixels)
-    dataset, n_blocks = batches.blocks(3, 5)
-    blocks = [block[0] for block in dataset]
-    assert (n_blocks, len(blocks)) == (1, 2)
-    assert_array_equal(blocks[0], pixels)  # the fourth epoch from number 4 on
-    assert (blocks[1].numpy() != pixels).any()
+    data = TrainingSet(images, rows, targets=2 * rows, weights=rows / 4)
+
+    def prepare(images, seed, targets, weights):
+        return images, targets, weights, seed
+
+    batches = Batches(data, prepare, batch_size=5, seed=0, passes=2, first_epoch=4)
+
+    def epochs(n_done, n_epochs):
+        dataset = batches.dataset(n_done)
+        return [list(dataset.as_numpy_iterator()) for _ in range(n_epochs)]
+
+    first, second = epochs(0, 2)
+    assert batches.dataset().cardinality() == len(first) == 10
+    pixels, targets, weights, seeds = zip(*first, strict=True)
+    assert sorted(map(len, pixels)) == [4] * 6 + [5] * 4
+    assert len(np.unique(seeds, axis=0)) == 10
+    pixels = np.concatenate(pixels).ravel()
+    assert sorted(pixels[:22]) == sorted(pixels[22:]) == list(rows)
+    assert_array_equal(np.concatenate(targets), 2 * pixels)
+    assert_array_equal(np.concatenate(weights), pixels / 4)
+    # The order follows from the number of the epoch alone.
+    (again,) = epochs(1, 1)
+    for batch, other in zip(again, second, strict=True):
+        assert_array_equal(batch[0], other[0])
+    assert (np.concatenate([x[0] for x in second]).ravel() != pixels).any()
 
 
 # Trainings that diverge

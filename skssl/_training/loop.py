@@ -113,13 +113,13 @@ def run(stage, *, memory=None, checkpoint_dir=None):
     if key is not None and checkpoint_dir is not None:
         stage.checkpoint = Checkpoint(checkpoint_dir, stage.name, key)
     if key is None or memory is None:
-        return _train(stage)
+        return train(stage)
 
-    def train():
-        history = _train(stage)
+    def train_all():
+        history = train(stage)
         return stage.model.get_weights(), history
 
-    weights, history = cached(memory, key, train)
+    weights, history = cached(memory, key, train_all)
     stage.model.set_weights(weights)
     return history
 
@@ -141,7 +141,7 @@ def _key(stage):
     return training_key(stage.name, stage.model, stage.compile_kwargs, parts)
 
 
-def _train(stage):
+def train(stage):
     """Train from the checkpoint, if there is one; return the history."""
     if stage.verbose:
         print(f"{stage.name.capitalize()}{stage.subject}")

@@ -6,18 +6,15 @@ import pytest
 import tensorflow as tf
 from numpy.testing import assert_allclose, assert_array_equal
 
+import skssl
 import skssl._training.reuse
 from skssl import RotationPretext, SelfSupervisedClassifier, SelfSupervisedEncoder
 from skssl._data.training_set import distinct_images
+from skssl._networks.identity import architecture
 from skssl._networks.network import build_network
 from skssl._networks.surgery import set_statistics
-from skssl._training.reuse import (
-    BlockTrainer,
-    FusedAdam,
-    architecture,
-    shell,
-    trainer,
-)
+from skssl._runtime import kept_copies
+from skssl._training.reuse import STEPS_PER_CALL, trainer
 
 IMAGE_SHAPE = (8, 8, 1)
 IMAGES = np.random.default_rng(0).normal(3, 2, (20, *IMAGE_SHAPE)).astype(np.float32)
@@ -25,11 +22,9 @@ TARGETS = np.arange(20) % 3
 
 
 @pytest.fixture(autouse=True)
-def idle(monkeypatch):
-    """Let each test begin without copies that wait."""
-    copies = {}
-    monkeypatch.setattr(skssl._training.reuse, "_idle", copies)
-    return copies
+def no_kept_copies():
+    """Let each test begin without copies that are kept."""
+    skssl.clear_session()
 
 
 def network(seed=0, mean=3.0, **params):
@@ -57,32 +52,22 @@ def settings(**others):
     }
 
 
-def users_labelled(images, seed, targets):
-    return images, targets
-
-
-def labelled(images, seed, targets):
-    return images, targets
-
-
-labelled.__module__ = "skssl._training.loop"  # as if it were the package's own
-
-
-def blocks():
-    """Return blocks of two batches of five images, as tf.data."""
-    order = np.arange(20).reshape(2, 10)
-    block = IMAGES[order], np.zeros((2, 2, 2), "i"), [[0, 5, 10]] * 2, TARGETS[order]
-    return tf.data.Dataset.from_tensor_slices(block)
-
-
 def trained_weights(model, *, reuse=True, **others):
-    prepare = labelled if reuse else users_labelled
-    with trainer(model, settings(**others), prepare, watched=False) as copy:
-        if isinstance(copy, BlockTrainer):
-            copy.fit(blocks(), epochs=2, shuffle=False, verbose=0)
-        else:
-            copy.fit(IMAGES, TARGETS, batch_size=5, epochs=2, shuffle=False, verbose=0)
+    """Train a network for two epochs; without reuse as plain Keras does it."""
+    if reuse:
+        with trainer(model, settings(**others), is_watched=False) as copy:
+            fit(copy)
+    else:
+        trained = keras.Model(model.input, model.output)
+        trained.compile(**settings(**others))
+        fit(trained)
     return model.get_weights()
+
+
+def fit(model):
+    return model.fit(
+        IMAGES, TARGETS, batch_size=5, epochs=2, shuffle=False, verbose=0
+    ).history
 
 
 def assert_same(weights, expected):
@@ -91,75 +76,37 @@ def assert_same(weights, expected):
 
 
 @pytest.mark.parametrize("mean", [3.0, -50.0])
-def test_a_copy_trains_like_the_model_itself(mean, idle):
+def test_a_copy_trains_like_the_model_itself(mean):
     expected = trained_weights(network(1, mean), reuse=False)
-    assert idle == {}
+    assert not kept_copies
     assert_same(trained_weights(network(1, mean)), expected)
-    assert len(idle) == 1
+    assert len(kept_copies) == 1
     trained_weights(network(2, mean=7.0))  # other weights and statistics
     assert_same(trained_weights(network(1, mean)), expected)
-    assert len(idle) == 1
+    assert len(kept_copies) == 1
 
 
-def test_one_copy_serves_all_learning_rates(idle):
+def test_one_copy_serves_all_learning_rates():
     def weights(rate, **reuse):
         optimizer = keras.optimizers.Adam(rate)
         return trained_weights(network(), optimizer=optimizer, **reuse)
 
     for rate in (0.1, 0.001):
         assert_same(weights(rate), weights(rate, reuse=False))
-    assert len(idle) == 1
+    assert len(kept_copies) == 1
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)
     weights(schedule)
-    assert len(idle) == 2
+    assert len(kept_copies) == 2
 
 
-def test_blocks_are_trained_on_as_keras_trains_on_batches():
+def test_several_steps_in_a_call_are_those_of_keras():
     models = [network(1, model__dropout=0.0) for _ in range(2)]
-    optimizer = {"optimizer": keras.optimizers.SGD(0.01)}
-    with trainer(models[0], settings(**optimizer), labelled, watched=False) as copy:
-        history = copy.fit(blocks(), epochs=2, shuffle=False, verbose=0).history
-    models[1].compile(**settings(optimizer=keras.optimizers.SGD(0.01)))
-    expected = models[1].fit(
-        IMAGES, TARGETS, batch_size=5, epochs=2, shuffle=False, verbose=0
-    )
-    assert history == expected.history
+    with trainer(models[0], settings(), is_watched=False) as copy:
+        assert copy.steps_per_execution == STEPS_PER_CALL
+        history = fit(copy)
+    models[1].compile(**settings())
+    assert history == fit(models[1])
     assert_same(models[0].get_weights(), models[1].get_weights())
-
-
-@pytest.mark.parametrize(
-    "params",
-    [
-        {"learning_rate": 0.1, "beta_1": 0.8, "beta_2": 0.99, "epsilon": 1e-3},
-        {"weight_decay": 0.1, "clipnorm": 1.0, "use_ema": True},
-        {"gradient_accumulation_steps": 2},
-        {"learning_rate": keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)},
-    ],
-)
-def test_the_fused_adam_is_adam(params):
-    rng = np.random.default_rng(0)
-    start, ends = rng.normal(size=50).astype(np.float32), []
-    gradients = rng.normal(size=(20, 50)) * np.geomspace(1e-6, 1, 50)
-    for kind in (keras.optimizers.Adam, FusedAdam):
-        variable, optimizer = keras.Variable(start), kind(**params)
-        for gradient in gradients:
-            optimizer.apply([tf.constant(gradient, "float32")], [variable])
-        optimizer.finalize_variable_values([variable])
-        ends.append(np.array(variable.numpy()))
-    moves = [end - start for end in ends]
-    assert_allclose(moves[1], moves[0], rtol=0, atol=1e-3 * np.abs(moves[0]).max())
-
-
-def test_adam_alone_is_replaced_and_not_its_kin():
-    model = network()
-    for optimizer, expected in [
-        (keras.optimizers.Adam(0.01, beta_1=0.5), FusedAdam),
-        (keras.optimizers.Adam(amsgrad=True), keras.optimizers.Adam),
-        (keras.optimizers.AdamW(), keras.optimizers.AdamW),
-    ]:
-        compiled = shell(model, settings(optimizer=optimizer), labelled)
-        assert type(compiled.optimizer) is expected
-        assert compiled.optimizer.get_config() == optimizer.get_config()
 
 
 def test_what_was_trained_stays_as_it_is():
@@ -210,14 +157,14 @@ def double(x):
         lambda: keras.layers.Dense(2, kernel_regularizer=Nothing()),
     ],
 )
-def test_networks_with_code_of_the_user_train_themselves(layer, idle):
+def test_networks_with_code_of_the_user_train_themselves(layer):
     model = keras.Sequential(
         [keras.Input((4,)), layer(), keras.layers.Dense(3, activation="softmax")]
     )
     model = keras.Model(model.inputs[0], model.outputs[0])
-    with trainer(model, settings(), labelled, watched=False) as trained:
+    with trainer(model, settings(), is_watched=False) as trained:
         assert trained.layers[-1] is model.layers[-1]
-    assert idle == {}
+    assert not kept_copies
 
 
 @pytest.mark.parametrize(
@@ -228,61 +175,72 @@ def test_networks_with_code_of_the_user_train_themselves(layer, idle):
         {"loss": object()},
     ],
 )
-def test_settings_with_code_of_the_user_are_not_reused(others, idle):
+def test_settings_with_code_of_the_user_are_not_reused(others):
     if isinstance(others.get("loss"), str | type(lambda: 0)) or "metrics" in others:
         trained_weights(network(), **others)
     else:
         with pytest.raises(ValueError, match="object"):
             trained_weights(network(), **others)
-    assert idle == {}
+    assert not kept_copies
 
 
 class Turned(RotationPretext):
     pass
 
 
-def test_copies_are_kept_for_each_task_of_the_package(idle):
+def test_one_copy_serves_all_tasks_with_the_same_head():
     def train(task):
         encoder = SelfSupervisedEncoder(pretext=task, epochs=1, random_state=0)
         return encoder.fit(IMAGES).history_
 
     history = train(RotationPretext((0, 90)))
     assert train(RotationPretext((0, 180))) != history
-    assert len(idle) == 2
+    assert len(kept_copies) == 1
     assert train(RotationPretext((0, 90))) == history
     assert train(Turned((0, 90))) == history
-    assert len(idle) == 2
+    assert len(kept_copies) == 1
 
 
-def test_copies_are_kept_for_what_is_behind_frozen_layers(idle):
+def test_copies_are_kept_for_what_is_behind_frozen_layers():
     y = TARGETS
     encoder = SelfSupervisedEncoder(epochs=1, random_state=0).fit(IMAGES)
     clf = SelfSupervisedClassifier(encoder=encoder, frozen_layers=4, random_state=0)
     for _ in range(3):
         clf.fit(IMAGES, y)
-    assert len(idle) == 2
+    assert len(kept_copies) == 2
 
 
-def test_a_training_that_fails_leaves_no_copy(idle):
+def test_a_training_that_fails_leaves_no_copy():
     model = network()
     before = model.get_weights()
     with pytest.raises(KeyboardInterrupt):
-        with trainer(model, settings(), labelled, watched=False) as copy:
-            copy.fit(blocks(), shuffle=False, verbose=0)
+        with trainer(model, settings(), is_watched=False) as copy:
+            fit(copy)
             raise KeyboardInterrupt
     assert_same(model.get_weights(), before)
-    assert idle == {}
+    assert not kept_copies
 
 
-def test_few_and_small_copies_are_kept(idle, monkeypatch):
-    monkeypatch.setattr(skssl._training.reuse, "MAX_IDLE", 2)
+def test_few_and_small_copies_are_kept(monkeypatch):
+    monkeypatch.setattr(skssl._training.reuse, "MAX_COPIES", 2)
     for n_filters in (1, 2, 3):
         trained_weights(network(model__filters=(n_filters,)))
-    assert len(idle) == 2
-    monkeypatch.setattr(skssl._training.reuse, "MAX_IDLE_WEIGHTS", 10)
-    idle.clear()
-    trained_weights(network())
-    assert idle == {}
+    assert len(kept_copies) == 2
+    n_weights = network(model__filters=(3,)).count_params()
+    monkeypatch.setattr(skssl._training.reuse, "MAX_BYTES", 20 * n_weights)
+    trained_weights(network(model__filters=(3,)))
+    assert len(kept_copies) == 1  # both are too much
+    skssl.clear_session()
+    trained_weights(network(model__filters=(4,)))
+    assert not kept_copies  # it is too large alone
+
+
+def test_clearing_the_session_changes_no_result():
+    weights = trained_weights(network(1))
+    assert kept_copies
+    skssl.clear_session()
+    assert not kept_copies
+    assert_same(trained_weights(network(1)), weights)
 
 
 def test_eager_training_is_that_of_keras():
@@ -291,23 +249,22 @@ def test_eager_training_is_that_of_keras():
         assert_allclose(a, b, atol=1e-5)
 
 
-def test_a_watched_network_is_one_of_keras(idle):
+def test_a_watched_network_is_one_of_keras():
     model = network()
-    with trainer(model, settings(), labelled, watched=True) as trained:
-        assert not isinstance(trained, BlockTrainer)
-        assert type(trained.optimizer) is keras.optimizers.Adam
+    with trainer(model, settings(), is_watched=True) as trained:
+        assert trained.steps_per_execution == 1
         assert trained.layers[-1] is model.layers[-1]
-    assert idle == {}
+    assert not kept_copies
 
 
-def test_under_a_strategy_the_model_trains_itself(idle):
+def test_under_a_strategy_the_model_trains_itself():
     with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
         trained_weights(network())
-    assert idle == {}
+    assert not kept_copies
 
 
 def test_a_compiled_model_goes_on_with_its_optimizer():
     model = network()
     model.compile(**settings())
-    with trainer(model, settings(), labelled, watched=False) as same:
+    with trainer(model, settings(), is_watched=False) as same:
         assert same is model
