@@ -38,7 +38,7 @@ class Stage:
     name : str
         What it is called in messages, files and histories.
     subject : str
-        What it trains on, for a message.
+        What it trains on: what follows its name in a message.
     model : keras.Model
         The network, trained in place.
     compile_kwargs : dict
@@ -108,7 +108,7 @@ def pretraining(network, task, data, *, epochs, batch_size, seed, verbose):
     none = {"loss_weights": None, "weighted_metrics": None}
     return Stage(
         "pretraining",
-        f"{type(task).__name__} on {len(data)} images",
+        f": {type(task).__name__} on {len(data)} images",
         model,
         {**network.compile_kwargs, **own, **none},
         Batches(data, task.make_batch, max(1, batch_size // task.n_views), seed),
@@ -163,7 +163,7 @@ def finetuning(
         validation = Batches(validation, prepare, size, seed, shuffle=False)
     return Stage(
         "fine-tuning",
-        f"{n_rows} labelled images",
+        f" on {n_rows} labelled images",
         network.training_model,
         network.compile_kwargs,
         Batches(data, prepare, batch_size, seed, shuffle, passes, first_epoch),
