@@ -34,22 +34,11 @@ from .packing import named_functions, reason
 
 # Whoever reaches more objects than this reaches something that is not about training.
 MAX_OBJECTS = 50_000
-LIBRARIES = frozenset("keras tensorflow numpy scipy sklearn scikeras skssl".split())
-DISTRIBUTIONS = "skssl keras tensorflow numpy scipy scikit-learn scikeras".split()
 STANDARD_LIBRARY = sysconfig.get_path("stdlib"), "built-in", "frozen"
-PLAIN = frozenset(
-    [type(None), type(...), type(NotImplemented)]
-    + [bool, int, float, complex, str, bytes]
-)
+NUMBERS_AND_TEXT = bool, int, float, complex, str, bytes
+PLAIN = {type(None), type(...), type(NotImplemented), *NUMBERS_AND_TEXT}
 # Types of Python from which a class of the user's own inherits more than attributes.
 VALUES = int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset
-# State that says nothing on the values that a training computes.
-MEANINGLESS = (
-    type(threading.Lock()),
-    type(threading.RLock()),
-    weakref.WeakKeyDictionary,
-    weakref.WeakValueDictionary,
-)
 # What Python keeps in a class besides its code and settings.
 NOT_OF_A_CLASS = frozenset(
     """
@@ -129,8 +118,7 @@ def _graph(root):
             parts = list(_parts(value))
         except Exception as error:  # of the user's objects, which may raise anything
             if pending is certain:
-                owner = _owner(key, values, holders)
-                raise Unidentifiable(_unreadable(value, owner, error)) from error
+                raise _refusal(key, values, holders, error) from error
             parts = ["unknown", type(value)]
         contents, keys = [], []
         for part in parts:
@@ -149,21 +137,16 @@ def _graph(root):
     return graph
 
 
-def _unreadable(value, owner, error):
-    """Say which object cannot be identified, and why."""
+def _refusal(key, values, holders, error):
+    """Return an error that says what cannot be identified, and in which function."""
+    cls, owner = type(values[key]), key
+    while owner and not isinstance(values[owner], types.FunctionType | type):
+        owner = holders[owner]
+    place = f" in {values[owner].__qualname__}" if owner else ""
     if isinstance(error, Unidentifiable):
-        return f"{error}{owner}"
-    cls = type(value)
-    return f"an object of type {cls.__module__}.{cls.__qualname__}{owner} ({error})"
-
-
-def _owner(key, values, holders):
-    """Name the function or class through which an object was reached."""
-    while key is not None:
-        if isinstance(values[key], types.FunctionType | type):
-            return f" in {values[key].__qualname__}"
-        key = holders[key]
-    return ""
+        return Unidentifiable(f"{error}{place}")
+    kind = f"an object of type {cls.__module__}.{cls.__qualname__}"
+    return Unidentifiable(f"{kind}{place} ({error})")
 
 
 def _hash(*contents):
@@ -174,10 +157,11 @@ def _hash(*contents):
 
 
 def _plain_hash(value):
-    if not isinstance(value, bytes):  # Python refuses to write large integers as usual
-        text = f"{value:x}" if isinstance(value, int) else repr(value)
-        return _hash(type(value).__name__.encode(), text.encode())
-    return _hash(b"bytes", value)
+    if isinstance(value, int):  # Python refuses to write large ones as decimals
+        content = f"{value:x}".encode()
+    else:
+        content = value if isinstance(value, bytes) else repr(value).encode()
+    return _hash(type(value).__name__.encode(), content)
 
 
 # The parts of an object
@@ -192,8 +176,6 @@ def _parts(value):
         return _class_parts(value)
     if isinstance(value, types.ModuleType):
         return _module_parts(value)
-    if isinstance(value, MEANINGLESS):
-        return [cls.__name__]
     if _is_of_keras(value):
         return _keras_parts(value)
     if _is_own(value):
@@ -221,11 +203,6 @@ def _array_parts(array):
     return ["array", str(array.dtype), str(array.shape), values]
 
 
-def _descriptor_parts(descriptor):
-    names = "fget", "fset", "fdel", "__func__"
-    return [type(descriptor), *(getattr(descriptor, name, None) for name in names)]
-
-
 def _cell_parts(cell):
     return ["cell", *([] if cell == types.CellType() else [cell.cell_contents])]
 
@@ -238,12 +215,11 @@ def _code_parts(code):
 
 
 def _function_parts(function):
-    settings = [function.__defaults__, function.__kwdefaults__]
-    settings += [function.__closure__, *_sorted(vars(function))]
+    settings = function.__defaults__, function.__kwdefaults__, function.__closure__
     if _is_own(function):
-        code = function.__code__
-        names = _references(code, function.__globals__)
-        return ["function", code, *settings, *names]
+        attributes = _sorted(vars(function))
+        return ["function", *_code_and_names(function), *settings, *attributes]
+    settings = *settings, getattr(function, "__wrapped__", None)
     name = _versioned(function.__module__), function.__qualname__
     # A library may keep anything for itself.
     return ["library", *name, *map(_MayBeUnknown, settings)]
@@ -266,17 +242,14 @@ def _class_parts(cls):
 
 
 def _own_instance_parts(value):
+    """Return the type and attributes, whatever the class says of pickling."""
     values = [base(value) for base in VALUES if isinstance(value, base)]
     if isinstance(value, np.ndarray):
         values.append(np.asarray(value))
-    return ["instance", type(value), *values, *_sorted(_attributes(value))]
-
-
-def _attributes(value):
-    """Return the attributes of an instance, whatever its class says of pickling."""
-    state = object.__getstate__(value)
-    attributes, in_slots = state if isinstance(state, tuple) else (state, None)
-    return {**(attributes or {}), **(in_slots or {})}
+    state, attributes = object.__getstate__(value), {}
+    for part in state if isinstance(state, tuple) else [state]:  # one is of the slots
+        attributes.update(part or {})
+    return ["instance", type(value), *values, *_sorted(attributes)]
 
 
 def _library_instance_parts(value):
@@ -307,20 +280,21 @@ PARTS = {
     types.FunctionType: _function_parts,
     types.MethodType: lambda value: ["method", value.__func__, value.__self__],
     types.CellType: _cell_parts,
-    property: _descriptor_parts,
-    staticmethod: _descriptor_parts,
-    classmethod: _descriptor_parts,
+    property: lambda value: ["property", value.fget, value.fset, value.fdel],
     list: lambda value: ["list", *value],
     tuple: lambda value: ["tuple", *value],
     dict: _mapping_parts,
     types.MappingProxyType: _mapping_parts,
     set: _set_parts,
     frozenset: _set_parts,
-    bytearray: lambda value: ["bytearray", bytes(value)],
     np.ndarray: _array_parts,
     types.GetSetDescriptorType: lambda value: ["attribute", value.__name__],
-    types.MemberDescriptorType: lambda value: ["attribute", value.__name__],
     weakref.ref: lambda value: ["reference", value()],
+    # State that says nothing on the values that a training computes.
+    type(threading.Lock()): lambda value: ["lock"],
+    type(threading.RLock()): lambda value: ["lock"],
+    weakref.WeakKeyDictionary: lambda value: ["weak dict"],
+    weakref.WeakValueDictionary: lambda value: ["weak dict"],
 }
 
 
@@ -335,8 +309,8 @@ def _is_library(module):
     of the user's with the name of a module of the standard library.
     """
     top = str(module).partition(".")[0]
-    if top in LIBRARIES:
-        return True
+    if top in ("skssl", "__main__"):  # which may be a program that runs functions
+        return top == "skssl"
     try:  # without importing it: the answer is the same before and after
         spec = importlib.util.find_spec(top)
         path = spec.origin or next(iter(spec.submodule_search_locations))
@@ -366,50 +340,48 @@ def _is_special(name):
     return name.startswith("__") and name.endswith("__")
 
 
-def _references(code, namespace):
-    """Return what the names in code stand for: names and values in turn.
+def _code_and_names(function):
+    """Yield the code of a function, and names in it with what they stand for.
 
     Of a module of the user's own count the attributes with names that stand in the
     code, of other modules the version.
     """
-    codes = [code]
-    for inner in codes:  # which grows meanwhile
-        codes += [x for x in inner.co_consts if isinstance(x, types.CodeType)]
-    steps = [step for inner in codes for step in dis.get_instructions(inner)]
+    codes = [function.__code__]
+    for code in codes:  # which grows meanwhile
+        codes += [x for x in code.co_consts if isinstance(x, types.CodeType)]
+    steps = [step for code in codes for step in dis.get_instructions(code)]
     steps = [step for step in steps if step.opname != "EXTENDED_ARG"]
-    modules, found = [], []
+    yield codes[0]
 
-    def look_up(names, values):
-        for name in sorted(names & values.keys()):
-            if isinstance(values[name], types.ModuleType):
-                modules.append(values[name])
-            elif not _is_special(name):
-                found.extend((name, values[name]))
-
-    reading = "LOAD_GLOBAL", "LOAD_NAME"
-    look_up({step.argval for step in steps if step.opname in reading}, namespace)
-    for level, names, step in zip(steps, steps[1:], steps[2:], strict=False):
+    names = {name for code in codes for name in code.co_names}
+    read = {x.argval for x in steps if x.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    places, modules = [(read, function.__globals__)], []
+    for level, items, step in zip(steps, steps[1:], steps[2:], strict=False):
         if step.opname == "IMPORT_NAME":
-            modules += _imported(step.argval, namespace, names.argval, level.argval)
-    names = {name for inner in codes for name in inner.co_names}
-    for position, module in enumerate(modules):  # which grows meanwhile
-        if module not in modules[:position]:
-            found.append(_versioned(module.__name__))
-            if not _is_library(module.__name__):
-                look_up(names, vars(module))
-    return found
+            called = step.argval, function.__globals__, None, items.argval, level.argval
+            places += [(names, vars(module)) for module in _imported(*called)]
+    for wanted, values in places:  # which grows meanwhile
+        for name in sorted(wanted & values.keys()):
+            value = values[name]
+            if not isinstance(value, types.ModuleType):
+                yield from () if _is_special(name) else (name, value)
+                continue
+            yield _versioned(value.__name__)
+            if value not in modules and not _is_library(value.__name__):
+                modules.append(value)
+                places.append((names, vars(value)))
 
 
-def _imported(name, namespace, names, level):
-    """Return a list of a module of the user's own that a function imports as it runs.
+def _imported(name, *arguments):
+    """Return in a list the module of the user's own that an import in a function gives.
 
-    It is empty for a library and for what cannot be imported: the function may know
+    It is empty for a library, and for what cannot be imported: the function may know
     what to do without it.
     """
-    if level == 0 and _is_library(name):
-        return []
+    level = arguments[-1]
     try:
-        return [__import__(name, namespace, None, names, level)]
+        is_library = level == 0 and _is_library(name)
+        return [] if is_library else [__import__(name, *arguments)]
     except Exception:
         return []
 
@@ -419,14 +391,9 @@ def _imported(name, namespace, names, level):
 
 def architecture(model, compile_kwargs):
     """Return a network and its settings as text, equal for equal networks."""
-    return _text([model, compile_kwargs])
-
-
-def _text(value):
-    """Return what Keras writes of an object, or of a container of its objects."""
     import keras
 
-    config = keras.saving.serialize_keras_object(value)
+    config = keras.saving.serialize_keras_object([model, compile_kwargs])
     text = json.dumps(config, sort_keys=True, default=str)
     # scikeras registers Keras's own classes once it has pickled a model.
     text = text.replace('"registered_name": ">', '"registered_name": "')
@@ -445,12 +412,13 @@ def _text(value):
     return re.sub(f"{behind_key}|{connected}", numbered, text)
 
 
-def _text_with_own_functions(value, what):
-    """Return the text of an object in which functions may be of the user's own."""
+def _description(model, compile_kwargs):
+    """Return the architecture where functions may be of the user's own."""
     try:
-        with named_functions(value) as (named, _):
-            return _text(named)
+        with named_functions([model, compile_kwargs]) as (named, _):
+            return architecture(*named)
     except Exception as error:  # of the user's objects, which may raise anything
+        what = "a network" if hasattr(model, "layers") else f"a {type(model).__name__}"
         message = f"{what} that Keras cannot describe ({reason(error)})"
         raise Unidentifiable(message) from error
 
@@ -468,7 +436,7 @@ def _keras_parts(value):
 
     parts = ["Keras", _own_parts(value)]
     try:
-        parts.append(_text_with_own_functions(value, f"a {type(value).__name__}"))
+        parts.append(_description(value, {}))
     except Unidentifiable:
         if not _is_own(value):  # else its attributes say all
             raise
@@ -515,30 +483,23 @@ def _names_of_keras(value):
 
     These name an object, tie it to others or hold what its configuration says.
     """
-    names = [found for cls, found in _keras_bases().items() if isinstance(value, cls)]
-    known = frozenset({"name"}).union(*names) - {
-        "activity_regularizer",
-        "_learning_rate",
-    }
-    ties = ("_self_", "_obj_ref", "_skssl_")
+    plain = [vars(x) for x, cls in _plain_objects() if isinstance(value, cls)]
+    own = "activity_regularizer", "_learning_rate"
+    ties = "_self_", "_obj_ref", "_skssl_"
+    known = {"name"}.union(*plain).difference(own)
     return known.union(name for name in vars(value) if name.startswith(ties))
 
 
 @functools.cache
-def _keras_bases():
-    """Return base classes of Keras, each with the attributes that Keras itself sets."""
+def _plain_objects():
+    """Return objects of Keras of nobody's own, each with its class."""
     import keras
+    from keras import layers, losses, metrics, optimizers
 
     inputs = keras.Input((1,))
-    plain = {
-        keras.layers.Layer: keras.layers.Layer(),
-        keras.Model: keras.Model(inputs, inputs),
-        keras.Sequential: keras.Sequential([inputs]),
-        keras.losses.Loss: keras.losses.Loss(),
-        keras.metrics.Metric: keras.metrics.Metric(),
-        keras.optimizers.Optimizer: keras.optimizers.Optimizer(0.1),
-    }
-    return {base: frozenset(vars(instance)) for base, instance in plain.items()}
+    plain = [layers.Layer(), keras.Sequential([inputs]), losses.Loss()]
+    plain += [metrics.Metric(), optimizers.Optimizer(0.1)]
+    return [(keras.Model(inputs, inputs), keras.Model), *((x, type(x)) for x in plain)]
 
 
 # Trainings
@@ -547,7 +508,8 @@ def _keras_bases():
 @functools.cache
 def _versions():
     """Return the versions of Python, whose bytecode each has its own, and libraries."""
-    return [platform.python_version(), *map(version, DISTRIBUTIONS)]
+    names = "skssl keras tensorflow numpy scipy scikit-learn scikeras".split()
+    return [platform.python_version(), *map(version, names)]
 
 
 def training_key(stage, model, compile_kwargs, *parts):
@@ -575,7 +537,7 @@ def training_key(stage, model, compile_kwargs, *parts):
     try:
         return identity(
             _own_parts(trained),
-            _text_with_own_functions(trained, "a network"),
+            _description(*trained),
             [variable.numpy() for variable in model.variables],
             [keras.config.dtype_policy().name, keras.config.floatx(), *_versions()],
             *parts,
