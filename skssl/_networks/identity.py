@@ -9,14 +9,14 @@ Every object is a list of other objects, down to numbers and text. All that is r
 makes a graph, which is followed without recursion. It may have cycles.
 """
 
+import contextlib
 import copyreg
 import dis
 import functools
 import hashlib
-import importlib
 import importlib.util
-import itertools
 import json
+import marshal
 import platform
 import re
 import sys
@@ -25,7 +25,6 @@ import threading
 import types
 import warnings
 import weakref
-from collections import defaultdict
 from importlib.metadata import version
 
 import numpy as np
@@ -35,29 +34,13 @@ from .packing import named_functions, reason
 # Whoever reaches more objects than this reaches something that is not about training.
 MAX_OBJECTS = 50_000
 STANDARD_LIBRARY = sysconfig.get_path("stdlib"), "built-in", "frozen"
-NUMBERS_AND_TEXT = bool, int, float, complex, str, bytes
-PLAIN = {type(None), type(...), type(NotImplemented), *NUMBERS_AND_TEXT}
+PLAIN = frozenset([type(None), bool, int, float, complex, str, bytes])
 # Types of Python from which a class of the user's own inherits more than attributes.
 VALUES = int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset
-# What Python keeps in a class besides its code and settings.
-NOT_OF_A_CLASS = frozenset(
-    """
-    __dict__ __weakref__ __doc__ __module__ __qualname__ __annotations__ _abc_impl
-    __abstractmethods__ __firstlineno__ __static_attributes__ __orig_bases__
-    __parameters__ __type_params__ __match_args__
-    """.split()
-)
 
 
 class Unidentifiable(TypeError):
     """Raised for an object of which nobody can say whether it is the same again."""
-
-
-class _MayBeUnknown:
-    """Marks a part that counts by its type where its state cannot be read."""
-
-    def __init__(self, value):
-        self.value = value
 
 
 # The digest of everything that some objects reach
@@ -96,6 +79,16 @@ def identity(*objects):
     return _hash(digests[id(root)], *sorted(set(digests.values()))).hex()
 
 
+def _as_bytes(plain):
+    return marshal.dumps(
+        plain, 2
+    )  # a version in which it does not count what is shared
+
+
+def _hash(*contents):
+    return hashlib.blake2b(b"".join(contents), digest_size=32).digest()
+
+
 def _graph(root):
     """Follow an object to all that it reaches.
 
@@ -106,6 +99,7 @@ def _graph(root):
         and whether these have an order.
     """
     values, holders = {id(root): root}, {id(root): None}  # values keep their ids
+    # Certain is what has to be known. A function of a library may hold anything.
     graph, certain, uncertain = {}, [id(root)], []
     while pending := certain or uncertain:
         key = pending.pop()
@@ -120,20 +114,15 @@ def _graph(root):
             if pending is certain:
                 raise _refusal(key, values, holders, error) from error
             parts = ["unknown", type(value)]
-        contents, keys = [], []
-        for part in parts:
-            follow = pending
-            if isinstance(part, _MayBeUnknown):
-                part, follow = part.value, uncertain
-            is_plain = type(part) in PLAIN
-            contents.append(_plain_hash(part) if is_plain else b"")
-            if not is_plain:
-                keys.append(id(part))
-                follow.append(id(part))
-                values[id(part)] = part
-                holders.setdefault(id(part), key)
-        ordered = type(value) not in (set, frozenset)
-        graph[key] = _hash(*contents), keys, ordered
+        others = [part for part in parts if type(part) not in PLAIN]
+        for part in others:
+            values[id(part)] = part
+            holders.setdefault(id(part), key)
+        keys, ordered = list(map(id, others)), type(value) not in (set, frozenset)
+        plain = [part if type(part) in PLAIN else ... for part in parts]
+        graph[key] = _hash(_as_bytes(plain)), keys, ordered
+        of_library = isinstance(value, types.FunctionType) and not _is_own(value)
+        (uncertain if of_library else pending).extend(keys)
     return graph
 
 
@@ -149,38 +138,20 @@ def _refusal(key, values, holders, error):
     return Unidentifiable(f"{kind}{place} ({error})")
 
 
-def _hash(*contents):
-    total = hashlib.blake2b(digest_size=32)
-    for content in contents:
-        total.update(len(content).to_bytes(8, "big") + content)
-    return total.digest()
-
-
-def _plain_hash(value):
-    if isinstance(value, int):  # Python refuses to write large ones as decimals
-        content = f"{value:x}".encode()
-    else:
-        content = value if isinstance(value, bytes) else repr(value).encode()
-    return _hash(type(value).__name__.encode(), content)
-
-
 # The parts of an object
 
 
 def _parts(value):
     """Return the parts of an object, beginning with the kind that it is of."""
-    cls = type(value)
-    if cls in PARTS:
-        return PARTS[cls](value)
+    if type(value) in PARTS:
+        return PARTS[type(value)](value)
     if isinstance(value, type):
         return _class_parts(value)
     if isinstance(value, types.ModuleType):
         return _module_parts(value)
     if _is_of_keras(value):
         return _keras_parts(value)
-    if _is_own(value):
-        return _own_instance_parts(value)
-    return _library_instance_parts(value)
+    return _instance_parts(value)
 
 
 def _sorted(attributes):
@@ -190,11 +161,11 @@ def _sorted(attributes):
 
 
 def _mapping_parts(mapping):
-    return ["dict", *itertools.chain.from_iterable(mapping.items())]
+    return ["dict", *(part for item in mapping.items() for part in item)]
 
 
 def _set_parts(value):
-    plain = sorted(_plain_hash(item) for item in value if type(item) in PLAIN)
+    plain = sorted(_as_bytes(item) for item in value if type(item) in PLAIN)
     return ["set", *plain, *(item for item in value if type(item) not in PLAIN)]
 
 
@@ -219,10 +190,8 @@ def _function_parts(function):
     if _is_own(function):
         attributes = _sorted(vars(function))
         return ["function", *_code_and_names(function), *settings, *attributes]
-    settings = *settings, getattr(function, "__wrapped__", None)
     name = _versioned(function.__module__), function.__qualname__
-    # A library may keep anything for itself.
-    return ["library", *name, *map(_MayBeUnknown, settings)]
+    return ["library", *name, *settings, getattr(function, "__wrapped__", None)]
 
 
 def _module_parts(module):
@@ -236,43 +205,48 @@ def _module_parts(module):
 def _class_parts(cls):
     if not _is_own(cls):
         return ["library", _versioned(cls.__module__), cls.__qualname__]
-    names = vars(cls).keys() - NOT_OF_A_CLASS
-    attributes = _sorted({name: vars(cls)[name] for name in names})
-    return ["class", cls.__name__, type(cls), *cls.__bases__, *attributes]
+    attributes = {
+        name: value
+        for name, value in vars(cls).items()
+        if name != "_abc_impl" and (hasattr(value, "__get__") or not _is_special(name))
+    }
+    return ["class", cls.__name__, type(cls), *cls.__bases__, *_sorted(attributes)]
 
 
-def _own_instance_parts(value):
-    """Return the type and attributes, whatever the class says of pickling."""
-    values = [base(value) for base in VALUES if isinstance(value, base)]
-    if isinstance(value, np.ndarray):
-        values.append(np.asarray(value))
-    state, attributes = object.__getstate__(value), {}
-    for part in state if isinstance(state, tuple) else [state]:  # one is of the slots
-        attributes.update(part or {})
-    return ["instance", type(value), *values, *_sorted(attributes)]
-
-
-def _library_instance_parts(value):
-    """Return the parts of an object by what a copy of it would hold."""
+def _instance_parts(value):
     cls = type(value)
+    values = [base(value) for base in VALUES if isinstance(value, base)]
+    if _is_own(value):
+        if isinstance(value, np.ndarray):
+            values.append(np.asarray(value))
+        # Attributes and slots, whatever the class says of pickling.
+        state, attributes = object.__getstate__(value), {}
+        for part in state if isinstance(state, tuple) else [state]:
+            attributes.update(part or {})
+        return ["instance", cls, *values, *_sorted(attributes)]
+    if cls.__name__ == "KerasTensor":  # its name is counted
+        return ["symbol", str(value.shape), str(value.dtype)]
+    if cls.__module__.startswith("keras.") and values:  # Keras tracks what it holds
+        return ["instance", cls, *values]
     if callable(getattr(value, "numpy", None)):  # a tensor, a variable
         return ["instance", cls, np.asarray(value.numpy())]
     for name in ("python_function", "__wrapped__"):  # tf.function, lru_cache
         if callable(getattr(value, name, None)):
             return ["instance", cls, getattr(value, name)]
-    if cls.__module__.startswith("keras."):  # a list in which Keras tracks variables
-        values = [base(value) for base in VALUES if isinstance(value, base)]
-        if values:
-            return ["instance", cls, *values]
-    reducer = copyreg.dispatch_table.get(cls)
+    return _reduced_parts(value)
+
+
+def _reduced_parts(value):
+    """Return the parts of an object by what a copy of it would hold."""
+    reducer = copyreg.dispatch_table.get(type(value))
     reduced = reducer(value) if reducer else value.__reduce_ex__(4)
     if isinstance(reduced, str):  # the name of a global
         return ["global", str(getattr(value, "__module__", "")), reduced]
     function, arguments, state, *items = (*reduced, None, None, None)[:5]
     # Attributes have the order in which they were set.
     state = _sorted(state) if isinstance(state, dict) else [state]
-    items = [None if part is None else list(part) for part in items]
-    return ["instance", cls, function, arguments, *items, *state]
+    items = [list(part or ()) for part in items]
+    return ["instance", type(value), function, arguments, *items, *state]
 
 
 PARTS = {
@@ -313,12 +287,11 @@ def _is_library(module):
         return top == "skssl"
     try:  # without importing it: the answer is the same before and after
         spec = importlib.util.find_spec(top)
-        path = spec.origin or next(iter(spec.submodule_search_locations))
-    except (AttributeError, ImportError, StopIteration, TypeError, ValueError):
+        path = str(spec and (spec.origin or spec.submodule_search_locations))
+    except (ImportError, ValueError):
         return False
-    if top in sys.stdlib_module_names and path.startswith(STANDARD_LIBRARY):
-        return True
-    return "site-packages" in path or "dist-packages" in path
+    is_installed = "site-packages" in path or "dist-packages" in path
+    return is_installed or path.startswith(STANDARD_LIBRARY)
 
 
 def _versioned(module):
@@ -357,9 +330,12 @@ def _code_and_names(function):
     read = {x.argval for x in steps if x.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
     places, modules = [(read, function.__globals__)], []
     for level, items, step in zip(steps, steps[1:], steps[2:], strict=False):
-        if step.opname == "IMPORT_NAME":
-            called = step.argval, function.__globals__, None, items.argval, level.argval
-            places += [(names, vars(module)) for module in _imported(*called)]
+        module = step.argval, function.__globals__, None, items.argval, level.argval
+        is_import = step.opname == "IMPORT_NAME"
+        if is_import and not (level.argval == 0 and _is_library(step.argval)):
+            # The function may know what to do without it.
+            with contextlib.suppress(Exception):
+                places.append((names, vars(__import__(*module))))
     for wanted, values in places:  # which grows meanwhile
         for name in sorted(wanted & values.keys()):
             value = values[name]
@@ -370,20 +346,6 @@ def _code_and_names(function):
             if value not in modules and not _is_library(value.__name__):
                 modules.append(value)
                 places.append((names, vars(value)))
-
-
-def _imported(name, *arguments):
-    """Return in a list the module of the user's own that an import in a function gives.
-
-    It is empty for a library, and for what cannot be imported: the function may know
-    what to do without it.
-    """
-    level = arguments[-1]
-    try:
-        is_library = level == 0 and _is_library(name)
-        return [] if is_library else [__import__(name, *arguments)]
-    except Exception:
-        return []
 
 
 # Objects of Keras
@@ -399,28 +361,15 @@ def architecture(model, compile_kwargs):
     text = text.replace('"registered_name": ">', '"registered_name": "')
     # Keras numbers its objects through the whole process: number them from here on.
     # Their names stand behind "name", and in connections as [name, 0, 0].
-    numbers, found = defaultdict(itertools.count), {}
+    found = {}
 
     def numbered(match):
         base = re.sub(r"_?\d+", "", match[0])
-        if match[0] not in found:
-            found[match[0]] = f"{base}#{next(numbers[base])}"
-        return found[match[0]]
+        return found.setdefault(match[0], f"{base}#{len(found)}")
 
     behind_key = r'(?<!DTypePolicy", "config": {"name": ")(?<="name": ")[^"]+'
     connected = r'(?<=\[")[^"]+(?=", \d+, \d+\])'
     return re.sub(f"{behind_key}|{connected}", numbered, text)
-
-
-def _description(model, compile_kwargs):
-    """Return the architecture where functions may be of the user's own."""
-    try:
-        with named_functions([model, compile_kwargs]) as (named, _):
-            return architecture(*named)
-    except Exception as error:  # of the user's objects, which may raise anything
-        what = "a network" if hasattr(model, "layers") else f"a {type(model).__name__}"
-        message = f"{what} that Keras cannot describe ({reason(error)})"
-        raise Unidentifiable(message) from error
 
 
 def _is_of_keras(value):
@@ -430,19 +379,22 @@ def _is_of_keras(value):
     )
 
 
-def _keras_parts(value):
-    """Return the parts of an object of Keras that is no part of the network itself."""
+def _keras_parts(value, compile_kwargs=None):
+    """Return the parts of an object of Keras, such as a network and its settings."""
     import keras
 
-    parts = ["Keras", _own_parts(value)]
+    described = [value, compile_kwargs or {}]
     try:
-        parts.append(_description(value, {}))
-    except Unidentifiable:
+        with named_functions(described) as (named, _):
+            text = architecture(*named)
+    except Exception as error:  # of the user's objects, which may raise anything
         if not _is_own(value):  # else its attributes say all
-            raise
-    if isinstance(value, keras.layers.Layer):
-        parts.append(value.variables)
-    return parts
+            what = "a network" if isinstance(value, keras.Model) else repr(value)
+            message = f"{what} that Keras cannot describe ({reason(error)})"
+            raise Unidentifiable(message) from error
+        text = None
+    variables = value.variables if isinstance(value, keras.layers.Layer) else []
+    return ["Keras", text, _own_parts(described), [x.numpy() for x in variables]]
 
 
 def _own_parts(value, holders=()):
@@ -454,40 +406,38 @@ def _own_parts(value, holders=()):
     """
     import keras
 
-    if any(value is holder for holder in holders):
-        return []
-    if isinstance(value, keras.Variable | keras.KerasTensor):
-        return []
     found = []
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, list | tuple):
-        items = enumerate(value)
-    elif _is_of_keras(value):
-        names = sorted(vars(value).keys() - _names_of_keras(value))
-        items = [(name, vars(value)[name]) for name in names]
-        if _is_own(value):
-            found, items = [type(value), *itertools.chain(*items)], []
-        if isinstance(value, keras.Model):
-            items.append(("layers", value.layers))
-    else:
-        return [value] if callable(value) or _is_own(value) else []
-    for name, item in items:
-        inner = _own_parts(item, (*holders, value))
-        found += [name, inner] if inner else []
+    for part in keras.tree.flatten(value):
+        if not _is_of_keras(part):
+            found += [part] if callable(part) or _is_own(part) else []
+            continue
+        if any(part is holder for holder in holders):
+            continue
+        attributes = _attributes(part)
+        if _is_own(part):
+            found += [type(part), *_sorted(attributes)]
+            attributes = {}
+        if isinstance(part, keras.Model):
+            attributes["layers"] = part.layers
+        for name, attribute in sorted(attributes.items()):
+            inner = _own_parts(attribute, (*holders, part))
+            found += [name, inner] if inner else []
     return found
 
 
-def _names_of_keras(value):
-    """Return the names of attributes that Keras itself sets in one of its objects.
+def _attributes(value):
+    """Return the attributes of an object of Keras that Keras itself does not set.
 
-    These name an object, tie it to others or hold what its configuration says.
+    Those name an object, tie it to others or hold what its configuration says.
     """
     plain = [vars(x) for x, cls in _plain_objects() if isinstance(value, cls)]
-    own = "activity_regularizer", "_learning_rate"
+    known = {"name"}.union(*plain) - {"activity_regularizer", "_learning_rate"}
     ties = "_self_", "_obj_ref", "_skssl_"
-    known = {"name"}.union(*plain).difference(own)
-    return known.union(name for name in vars(value) if name.startswith(ties))
+    return {
+        name: attribute
+        for name, attribute in vars(value).items()
+        if name not in known and not name.startswith(ties)
+    }
 
 
 @functools.cache
@@ -533,15 +483,10 @@ def training_key(stage, model, compile_kwargs, *parts):
     """
     import keras
 
-    trained = [model, dict(sorted(compile_kwargs.items()))]
+    precision = keras.config.dtype_policy().name, keras.config.floatx()
     try:
-        return identity(
-            _own_parts(trained),
-            _description(*trained),
-            [variable.numpy() for variable in model.variables],
-            [keras.config.dtype_policy().name, keras.config.floatx(), *_versions()],
-            *parts,
-        )
+        network = _keras_parts(model, dict(sorted(compile_kwargs.items())))
+        return identity(network, precision, _versions(), *parts)
     except Unidentifiable as error:
         warnings.warn(
             f"memory= and checkpoint_dir= are not used for {stage}: nobody can say "
