@@ -9,14 +9,14 @@ Every object is a list of other objects, down to numbers and text. All that is r
 makes a graph, which is followed without recursion. It may have cycles.
 """
 
+import contextlib
 import copyreg
 import dis
 import functools
 import hashlib
-import importlib
 import importlib.util
-import itertools
 import json
+import marshal
 import platform
 import re
 import sys
@@ -25,7 +25,6 @@ import threading
 import types
 import warnings
 import weakref
-from collections import defaultdict
 from importlib.metadata import version
 
 import numpy as np
@@ -34,41 +33,14 @@ from .packing import error_summary, named_functions
 
 # Whoever reaches more objects than this reaches something that is not about training.
 MAX_OBJECTS = 50_000
-LIBRARIES = frozenset("keras tensorflow numpy scipy sklearn scikeras skssl".split())
-DISTRIBUTIONS = "skssl keras tensorflow numpy scipy scikit-learn scikeras".split()
 STANDARD_LIBRARY = sysconfig.get_path("stdlib"), "built-in", "frozen"
-PLAIN = frozenset(
-    [type(None), type(...), type(NotImplemented)]
-    + [bool, int, float, complex, str, bytes]
-)
+PLAIN = frozenset([type(None), bool, int, float, complex, str, bytes])
 # Types of Python from which a class of the user's own inherits more than attributes.
 VALUES = int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset
-# State that says nothing on the values that a training computes.
-MEANINGLESS = (
-    type(threading.Lock()),
-    type(threading.RLock()),
-    weakref.WeakKeyDictionary,
-    weakref.WeakValueDictionary,
-)
-# What Python keeps in a class besides its code and settings.
-NOT_OF_A_CLASS = frozenset(
-    """
-    __dict__ __weakref__ __doc__ __module__ __qualname__ __annotations__ _abc_impl
-    __abstractmethods__ __firstlineno__ __static_attributes__ __orig_bases__
-    __parameters__ __type_params__ __match_args__
-    """.split()
-)
 
 
 class Unidentifiable(TypeError):
     """Raised for an object of which nobody can say whether it is the same again."""
-
-
-class _MayBeUnknown:
-    """Marks a part that counts by its type where its state cannot be read."""
-
-    def __init__(self, value):
-        self.value = value
 
 
 # The digest of everything that some objects reach
@@ -107,6 +79,16 @@ def identity(*objects):
     return _hash(digests[id(root)], *sorted(set(digests.values()))).hex()
 
 
+def _as_bytes(plain):
+    return marshal.dumps(
+        plain, 2
+    )  # a version in which it does not count what is shared
+
+
+def _hash(*contents):
+    return hashlib.blake2b(b"".join(contents), digest_size=32).digest()
+
+
 def _graph(root):
     """Follow an object to all that it reaches.
 
@@ -117,6 +99,7 @@ def _graph(root):
         and whether these have an order.
     """
     values, holders = {id(root): root}, {id(root): None}  # values keep their ids
+    # Certain is what has to be known. A function of a library may hold anything.
     graph, certain, uncertain = {}, [id(root)], []
     while pending := certain or uncertain:
         key = pending.pop()
@@ -129,55 +112,30 @@ def _graph(root):
             parts = list(_parts(value))
         except Exception as error:  # of the user's objects, which may raise anything
             if pending is certain:
-                owner = _owner(key, values, holders)
-                raise Unidentifiable(_unreadable(value, owner, error)) from error
+                raise _refusal(key, values, holders, error) from error
             parts = ["unknown", type(value)]
-        contents, keys = [], []
-        for part in parts:
-            follow = pending
-            if isinstance(part, _MayBeUnknown):
-                part, follow = part.value, uncertain
-            is_plain = type(part) in PLAIN
-            contents.append(_plain_hash(part) if is_plain else b"")
-            if not is_plain:
-                keys.append(id(part))
-                follow.append(id(part))
-                values[id(part)] = part
-                holders.setdefault(id(part), key)
-        ordered = type(value) not in (set, frozenset)
-        graph[key] = _hash(*contents), keys, ordered
+        others = [part for part in parts if type(part) not in PLAIN]
+        for part in others:
+            values[id(part)] = part
+            holders.setdefault(id(part), key)
+        keys, ordered = list(map(id, others)), type(value) not in (set, frozenset)
+        plain = [part if type(part) in PLAIN else ... for part in parts]
+        graph[key] = _hash(_as_bytes(plain)), keys, ordered
+        of_library = isinstance(value, types.FunctionType) and not _is_own(value)
+        (uncertain if of_library else pending).extend(keys)
     return graph
 
 
-def _unreadable(value, owner, error):
-    """Say which object cannot be identified, and why."""
+def _refusal(key, values, holders, error):
+    """Return an error that says what cannot be identified, and in which function."""
+    cls, owner = type(values[key]), key
+    while owner and not isinstance(values[owner], types.FunctionType | type):
+        owner = holders[owner]
+    place = f" in {values[owner].__qualname__}" if owner else ""
     if isinstance(error, Unidentifiable):
-        return f"{error}{owner}"
-    cls = type(value)
-    return f"an object of type {cls.__module__}.{cls.__qualname__}{owner} ({error})"
-
-
-def _owner(key, values, holders):
-    """Name the function or class through which an object was reached."""
-    while key is not None:
-        if isinstance(values[key], types.FunctionType | type):
-            return f" in {values[key].__qualname__}"
-        key = holders[key]
-    return ""
-
-
-def _hash(*contents):
-    total = hashlib.blake2b(digest_size=32)
-    for content in contents:
-        total.update(len(content).to_bytes(8, "big") + content)
-    return total.digest()
-
-
-def _plain_hash(value):
-    if not isinstance(value, bytes):  # Python refuses to write large integers as usual
-        text = f"{value:x}" if isinstance(value, int) else repr(value)
-        return _hash(type(value).__name__.encode(), text.encode())
-    return _hash(b"bytes", value)
+        return Unidentifiable(f"{error}{place}")
+    kind = f"an object of type {cls.__module__}.{cls.__qualname__}"
+    return Unidentifiable(f"{kind}{place} ({error})")
 
 
 # The parts of an object
@@ -185,20 +143,15 @@ def _plain_hash(value):
 
 def _parts(value):
     """Return the parts of an object, beginning with the kind that it is of."""
-    cls = type(value)
-    if cls in PARTS:
-        return PARTS[cls](value)
+    if type(value) in PARTS:
+        return PARTS[type(value)](value)
     if isinstance(value, type):
         return _class_parts(value)
     if isinstance(value, types.ModuleType):
         return _module_parts(value)
-    if isinstance(value, MEANINGLESS):
-        return [cls.__name__]
     if _is_of_keras(value):
         return _keras_parts(value)
-    if _is_own(value):
-        return _own_instance_parts(value)
-    return _library_instance_parts(value)
+    return _instance_parts(value)
 
 
 def _sorted(attributes):
@@ -208,22 +161,17 @@ def _sorted(attributes):
 
 
 def _mapping_parts(mapping):
-    return ["dict", *itertools.chain.from_iterable(mapping.items())]
+    return ["dict", *(part for item in mapping.items() for part in item)]
 
 
 def _set_parts(value):
-    plain = sorted(_plain_hash(item) for item in value if type(item) in PLAIN)
+    plain = sorted(_as_bytes(item) for item in value if type(item) in PLAIN)
     return ["set", *plain, *(item for item in value if type(item) not in PLAIN)]
 
 
 def _array_parts(array):
     values = array.tolist() if array.dtype.hasobject else array.tobytes()
     return ["array", str(array.dtype), str(array.shape), values]
-
-
-def _descriptor_parts(descriptor):
-    names = "fget", "fset", "fdel", "__func__"
-    return [type(descriptor), *(getattr(descriptor, name, None) for name in names)]
 
 
 def _cell_parts(cell):
@@ -238,15 +186,12 @@ def _code_parts(code):
 
 
 def _function_parts(function):
-    settings = [function.__defaults__, function.__kwdefaults__]
-    settings += [function.__closure__, *_sorted(vars(function))]
+    settings = function.__defaults__, function.__kwdefaults__, function.__closure__
     if _is_own(function):
-        code = function.__code__
-        names = _references(code, function.__globals__)
-        return ["function", code, *settings, *names]
+        attributes = _sorted(vars(function))
+        return ["function", *_code_and_names(function), *settings, *attributes]
     name = _versioned(function.__module__), function.__qualname__
-    # A library may keep anything for itself.
-    return ["library", *name, *map(_MayBeUnknown, settings)]
+    return ["library", *name, *settings, getattr(function, "__wrapped__", None)]
 
 
 def _module_parts(module):
@@ -260,46 +205,48 @@ def _module_parts(module):
 def _class_parts(cls):
     if not _is_own(cls):
         return ["library", _versioned(cls.__module__), cls.__qualname__]
-    names = vars(cls).keys() - NOT_OF_A_CLASS
-    attributes = _sorted({name: vars(cls)[name] for name in names})
-    return ["class", cls.__name__, type(cls), *cls.__bases__, *attributes]
+    attributes = {
+        name: value
+        for name, value in vars(cls).items()
+        if name != "_abc_impl" and (hasattr(value, "__get__") or not _is_special(name))
+    }
+    return ["class", cls.__name__, type(cls), *cls.__bases__, *_sorted(attributes)]
 
 
-def _own_instance_parts(value):
-    values = [base(value) for base in VALUES if isinstance(value, base)]
-    if isinstance(value, np.ndarray):
-        values.append(np.asarray(value))
-    return ["instance", type(value), *values, *_sorted(_attributes(value))]
-
-
-def _attributes(value):
-    """Return the attributes of an instance, whatever its class says of pickling."""
-    state = object.__getstate__(value)
-    attributes, in_slots = state if isinstance(state, tuple) else (state, None)
-    return {**(attributes or {}), **(in_slots or {})}
-
-
-def _library_instance_parts(value):
-    """Return the parts of an object by what a copy of it would hold."""
+def _instance_parts(value):
     cls = type(value)
+    values = [base(value) for base in VALUES if isinstance(value, base)]
+    if _is_own(value):
+        if isinstance(value, np.ndarray):
+            values.append(np.asarray(value))
+        # Attributes and slots, whatever the class says of pickling.
+        state, attributes = object.__getstate__(value), {}
+        for part in state if isinstance(state, tuple) else [state]:
+            attributes.update(part or {})
+        return ["instance", cls, *values, *_sorted(attributes)]
+    if cls.__name__ == "KerasTensor":  # its name is counted
+        return ["symbol", str(value.shape), str(value.dtype)]
+    if cls.__module__.startswith("keras.") and values:  # Keras tracks what it holds
+        return ["instance", cls, *values]
     if callable(getattr(value, "numpy", None)):  # a tensor, a variable
         return ["instance", cls, np.asarray(value.numpy())]
     for name in ("python_function", "__wrapped__"):  # tf.function, lru_cache
         if callable(getattr(value, name, None)):
             return ["instance", cls, getattr(value, name)]
-    if cls.__module__.startswith("keras."):  # a list in which Keras tracks variables
-        values = [base(value) for base in VALUES if isinstance(value, base)]
-        if values:
-            return ["instance", cls, *values]
-    reducer = copyreg.dispatch_table.get(cls)
+    return _reduced_parts(value)
+
+
+def _reduced_parts(value):
+    """Return the parts of an object by what a copy of it would hold."""
+    reducer = copyreg.dispatch_table.get(type(value))
     reduced = reducer(value) if reducer else value.__reduce_ex__(4)
     if isinstance(reduced, str):  # the name of a global
         return ["global", str(getattr(value, "__module__", "")), reduced]
     function, arguments, state, *items = (*reduced, None, None, None)[:5]
     # Attributes have the order in which they were set.
     state = _sorted(state) if isinstance(state, dict) else [state]
-    items = [None if part is None else list(part) for part in items]
-    return ["instance", cls, function, arguments, *items, *state]
+    items = [list(part or ()) for part in items]
+    return ["instance", type(value), function, arguments, *items, *state]
 
 
 PARTS = {
@@ -307,20 +254,21 @@ PARTS = {
     types.FunctionType: _function_parts,
     types.MethodType: lambda value: ["method", value.__func__, value.__self__],
     types.CellType: _cell_parts,
-    property: _descriptor_parts,
-    staticmethod: _descriptor_parts,
-    classmethod: _descriptor_parts,
+    property: lambda value: ["property", value.fget, value.fset, value.fdel],
     list: lambda value: ["list", *value],
     tuple: lambda value: ["tuple", *value],
     dict: _mapping_parts,
     types.MappingProxyType: _mapping_parts,
     set: _set_parts,
     frozenset: _set_parts,
-    bytearray: lambda value: ["bytearray", bytes(value)],
     np.ndarray: _array_parts,
     types.GetSetDescriptorType: lambda value: ["attribute", value.__name__],
-    types.MemberDescriptorType: lambda value: ["attribute", value.__name__],
     weakref.ref: lambda value: ["reference", value()],
+    # State that says nothing on the values that a training computes.
+    type(threading.Lock()): lambda value: ["lock"],
+    type(threading.RLock()): lambda value: ["lock"],
+    weakref.WeakKeyDictionary: lambda value: ["weak dict"],
+    weakref.WeakValueDictionary: lambda value: ["weak dict"],
 }
 
 
@@ -335,16 +283,15 @@ def _is_library(module):
     of the user's with the name of a module of the standard library.
     """
     top = str(module).partition(".")[0]
-    if top in LIBRARIES:
-        return True
+    if top in ("skssl", "__main__"):  # which may be a program that runs functions
+        return top == "skssl"
     try:  # without importing it: the answer is the same before and after
         spec = importlib.util.find_spec(top)
-        path = spec.origin or next(iter(spec.submodule_search_locations))
-    except (AttributeError, ImportError, StopIteration, TypeError, ValueError):
+        path = str(spec and (spec.origin or spec.submodule_search_locations))
+    except (ImportError, ValueError):
         return False
-    if top in sys.stdlib_module_names and path.startswith(STANDARD_LIBRARY):
-        return True
-    return "site-packages" in path or "dist-packages" in path
+    is_installed = "site-packages" in path or "dist-packages" in path
+    return is_installed or path.startswith(STANDARD_LIBRARY)
 
 
 def _versioned(module):
@@ -366,52 +313,39 @@ def _is_special(name):
     return name.startswith("__") and name.endswith("__")
 
 
-def _references(code, namespace):
-    """Return what the names in code stand for: names and values in turn.
+def _code_and_names(function):
+    """Yield the code of a function, and names in it with what they stand for.
 
     Of a module of the user's own count the attributes with names that stand in the
     code, of other modules the version.
     """
-    codes = [code]
-    for inner in codes:  # which grows meanwhile
-        codes += [x for x in inner.co_consts if isinstance(x, types.CodeType)]
-    steps = [step for inner in codes for step in dis.get_instructions(inner)]
+    codes = [function.__code__]
+    for code in codes:  # which grows meanwhile
+        codes += [x for x in code.co_consts if isinstance(x, types.CodeType)]
+    steps = [step for code in codes for step in dis.get_instructions(code)]
     steps = [step for step in steps if step.opname != "EXTENDED_ARG"]
-    modules, found = [], []
+    yield codes[0]
 
-    def look_up(names, values):
-        for name in sorted(names & values.keys()):
-            if isinstance(values[name], types.ModuleType):
-                modules.append(values[name])
-            elif not _is_special(name):
-                found.extend((name, values[name]))
-
-    reading = "LOAD_GLOBAL", "LOAD_NAME"
-    look_up({step.argval for step in steps if step.opname in reading}, namespace)
-    for level, names, step in zip(steps, steps[1:], steps[2:], strict=False):
-        if step.opname == "IMPORT_NAME":
-            modules += _imported(step.argval, namespace, names.argval, level.argval)
-    names = {name for inner in codes for name in inner.co_names}
-    for position, module in enumerate(modules):  # which grows meanwhile
-        if module not in modules[:position]:
-            found.append(_versioned(module.__name__))
-            if not _is_library(module.__name__):
-                look_up(names, vars(module))
-    return found
-
-
-def _imported(name, namespace, names, level):
-    """Return a list of a module of the user's own that a function imports as it runs.
-
-    It is empty for a library and for what cannot be imported: the function may know
-    what to do without it.
-    """
-    if level == 0 and _is_library(name):
-        return []
-    try:
-        return [__import__(name, namespace, None, names, level)]
-    except Exception:
-        return []
+    names = {name for code in codes for name in code.co_names}
+    read = {x.argval for x in steps if x.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    places, modules = [(read, function.__globals__)], []
+    for level, items, step in zip(steps, steps[1:], steps[2:], strict=False):
+        module = step.argval, function.__globals__, None, items.argval, level.argval
+        is_import = step.opname == "IMPORT_NAME"
+        if is_import and not (level.argval == 0 and _is_library(step.argval)):
+            # The function may know what to do without it.
+            with contextlib.suppress(Exception):
+                places.append((names, vars(__import__(*module))))
+    for wanted, values in places:  # which grows meanwhile
+        for name in sorted(wanted & values.keys()):
+            value = values[name]
+            if not isinstance(value, types.ModuleType):
+                yield from () if _is_special(name) else (name, value)
+                continue
+            yield _versioned(value.__name__)
+            if value not in modules and not _is_library(value.__name__):
+                modules.append(value)
+                places.append((names, vars(value)))
 
 
 # Objects of Keras
@@ -419,40 +353,23 @@ def _imported(name, namespace, names, level):
 
 def architecture(model, compile_kwargs):
     """Return a network and its settings as text, equal for equal networks."""
-    return _text([model, compile_kwargs])
-
-
-def _text(value):
-    """Return what Keras writes of an object, or of a container of its objects."""
     import keras
 
-    config = keras.saving.serialize_keras_object(value)
+    config = keras.saving.serialize_keras_object([model, compile_kwargs])
     text = json.dumps(config, sort_keys=True, default=str)
     # scikeras registers Keras's own classes once it has pickled a model.
     text = text.replace('"registered_name": ">', '"registered_name": "')
     # Keras numbers its objects through the whole process: number them from here on.
     # Their names stand behind "name", and in connections as [name, 0, 0].
-    numbers, found = defaultdict(itertools.count), {}
+    found = {}
 
     def numbered(match):
         base = re.sub(r"_?\d+", "", match[0])
-        if match[0] not in found:
-            found[match[0]] = f"{base}#{next(numbers[base])}"
-        return found[match[0]]
+        return found.setdefault(match[0], f"{base}#{len(found)}")
 
     behind_key = r'(?<!DTypePolicy", "config": {"name": ")(?<="name": ")[^"]+'
     connected = r'(?<=\[")[^"]+(?=", \d+, \d+\])'
     return re.sub(f"{behind_key}|{connected}", numbered, text)
-
-
-def _text_with_own_functions(value, what):
-    """Return the text of an object in which functions may be of the user's own."""
-    try:
-        with named_functions(value) as (named, _):
-            return _text(named)
-    except Exception as error:  # of the user's objects, which may raise anything
-        message = f"{what} that Keras cannot describe ({error_summary(error)})"
-        raise Unidentifiable(message) from error
 
 
 def _is_of_keras(value):
@@ -462,19 +379,22 @@ def _is_of_keras(value):
     )
 
 
-def _keras_parts(value):
-    """Return the parts of an object of Keras that is no part of the network itself."""
+def _keras_parts(value, compile_kwargs=None):
+    """Return the parts of an object of Keras, such as a network and its settings."""
     import keras
 
-    parts = ["Keras", _own_parts(value)]
+    described = [value, compile_kwargs or {}]
     try:
-        parts.append(_text_with_own_functions(value, f"a {type(value).__name__}"))
-    except Unidentifiable:
+        with named_functions(described) as (named, _):
+            text = architecture(*named)
+    except Exception as error:  # of the user's objects, which may raise anything
         if not _is_own(value):  # else its attributes say all
-            raise
-    if isinstance(value, keras.layers.Layer):
-        parts.append(value.variables)
-    return parts
+            what = "a network" if isinstance(value, keras.Model) else repr(value)
+            message = f"{what} that Keras cannot describe ({error_summary(error)})"
+            raise Unidentifiable(message) from error
+        text = None
+    variables = value.variables if isinstance(value, keras.layers.Layer) else []
+    return ["Keras", text, _own_parts(described), [x.numpy() for x in variables]]
 
 
 def _own_parts(value, holders=()):
@@ -486,59 +406,50 @@ def _own_parts(value, holders=()):
     """
     import keras
 
-    if any(value is holder for holder in holders):
-        return []
-    if isinstance(value, keras.Variable | keras.KerasTensor):
-        return []
     found = []
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, list | tuple):
-        items = enumerate(value)
-    elif _is_of_keras(value):
-        names = sorted(vars(value).keys() - _names_of_keras(value))
-        items = [(name, vars(value)[name]) for name in names]
-        if _is_own(value):
-            found, items = [type(value), *itertools.chain(*items)], []
-        if isinstance(value, keras.Model):
-            items.append(("layers", value.layers))
-    else:
-        return [value] if callable(value) or _is_own(value) else []
-    for name, item in items:
-        inner = _own_parts(item, (*holders, value))
-        found += [name, inner] if inner else []
+    for part in keras.tree.flatten(value):
+        if not _is_of_keras(part):
+            found += [part] if callable(part) or _is_own(part) else []
+            continue
+        if any(part is holder for holder in holders):
+            continue
+        attributes = _attributes(part)
+        if _is_own(part):
+            found += [type(part), *_sorted(attributes)]
+            attributes = {}
+        if isinstance(part, keras.Model):
+            attributes["layers"] = part.layers
+        for name, attribute in sorted(attributes.items()):
+            inner = _own_parts(attribute, (*holders, part))
+            found += [name, inner] if inner else []
     return found
 
 
-def _names_of_keras(value):
-    """Return the names of attributes that Keras itself sets in one of its objects.
+def _attributes(value):
+    """Return the attributes of an object of Keras that Keras itself does not set.
 
-    These name an object, tie it to others or hold what its configuration says.
+    Those name an object, tie it to others or hold what its configuration says.
     """
-    names = [found for cls, found in _keras_bases().items() if isinstance(value, cls)]
-    known = frozenset({"name"}).union(*names) - {
-        "activity_regularizer",
-        "_learning_rate",
+    plain = [vars(x) for x, cls in _plain_objects() if isinstance(value, cls)]
+    known = {"name"}.union(*plain) - {"activity_regularizer", "_learning_rate"}
+    ties = "_self_", "_obj_ref", "_skssl_"
+    return {
+        name: attribute
+        for name, attribute in vars(value).items()
+        if name not in known and not name.startswith(ties)
     }
-    ties = ("_self_", "_obj_ref", "_skssl_")
-    return known.union(name for name in vars(value) if name.startswith(ties))
 
 
 @functools.cache
-def _keras_bases():
-    """Return base classes of Keras, each with the attributes that Keras itself sets."""
+def _plain_objects():
+    """Return objects of Keras of nobody's own, each with its class."""
     import keras
+    from keras import layers, losses, metrics, optimizers
 
     inputs = keras.Input((1,))
-    plain = {
-        keras.layers.Layer: keras.layers.Layer(),
-        keras.Model: keras.Model(inputs, inputs),
-        keras.Sequential: keras.Sequential([inputs]),
-        keras.losses.Loss: keras.losses.Loss(),
-        keras.metrics.Metric: keras.metrics.Metric(),
-        keras.optimizers.Optimizer: keras.optimizers.Optimizer(0.1),
-    }
-    return {base: frozenset(vars(instance)) for base, instance in plain.items()}
+    plain = [layers.Layer(), keras.Sequential([inputs]), losses.Loss()]
+    plain += [metrics.Metric(), optimizers.Optimizer(0.1)]
+    return [(keras.Model(inputs, inputs), keras.Model), *((x, type(x)) for x in plain)]
 
 
 # Trainings
@@ -547,7 +458,8 @@ def _keras_bases():
 @functools.cache
 def _versions():
     """Return the versions of Python, whose bytecode each has its own, and libraries."""
-    return [platform.python_version(), *map(version, DISTRIBUTIONS)]
+    names = "skssl keras tensorflow numpy scipy scikit-learn scikeras".split()
+    return [platform.python_version(), *map(version, names)]
 
 
 def training_key(stage, model, compile_kwargs, parts=tuple):
@@ -572,15 +484,10 @@ def training_key(stage, model, compile_kwargs, parts=tuple):
     """
     import keras
 
-    trained = [model, dict(sorted(compile_kwargs.items()))]
+    precision = keras.config.dtype_policy().name, keras.config.floatx()
     try:
-        return identity(
-            _own_parts(trained),
-            _text_with_own_functions(trained, "a network"),
-            [variable.numpy() for variable in model.variables],
-            [keras.config.dtype_policy().name, keras.config.floatx(), *_versions()],
-            *parts(),
-        )
+        network = _keras_parts(model, dict(sorted(compile_kwargs.items())))
+        return identity(network, precision, _versions(), *parts())
     except Unidentifiable as error:
         warnings.warn(
             f"memory= and checkpoint_dir= are not used for {stage}: nobody can say "
