@@ -17,12 +17,7 @@ import skssl._training.loop
 from skssl import SelfSupervisedClassifier, SelfSupervisedEncoder, build_cnn
 from skssl._networks.copies import copied_model, fresh_metric, fresh_optimizer
 from skssl._networks.network import build_network
-from skssl._networks.settings import (
-    COMPILE_SETTINGS,
-    FIT_SETTINGS,
-    REFUSED_FIT_SETTINGS,
-    wrap,
-)
+from skssl._networks.settings import COMPILE_SETTINGS, FIT_SETTINGS, REMEDIES, wrap
 from skssl._networks.trial import try_settings
 from skssl._training.callbacks import callback_identity
 from skssl._training.loop import split_validation
@@ -117,11 +112,12 @@ def arguments(function):
 
 
 def test_every_argument_of_keras_and_of_a_wrapper_is_decided():
-    assert arguments(keras.Model.fit) == {*FIT_SETTINGS, *REFUSED_FIT_SETTINGS}
+    refused = {x.removeprefix("fit__") for x in REMEDIES if x.startswith("fit__")}
+    assert arguments(keras.Model.fit) == {*FIT_SETTINGS, *refused}
     assert arguments(keras.Model.compile) == set(COMPILE_SETTINGS)
     known = arguments(KerasClassifier) - {"kwargs"}
     assert known <= {*FIT_SETTINGS, *COMPILE_SETTINGS, *OTHER_PARAMETERS}
-    assert not known & {*REFUSED_FIT_SETTINGS}
+    assert not known & refused
 
 
 def test_the_private_names_of_scikeras_are_there():
