@@ -17,12 +17,7 @@ import skssl._training.loop
 from skssl import SelfSupervisedClassifier, SelfSupervisedEncoder, build_cnn
 from skssl._networks.copies import copied_model, fresh_metric, fresh_optimizer
 from skssl._networks.network import build_network
-from skssl._networks.settings import (
-    COMPILE_SETTINGS,
-    FIT_SETTINGS,
-    REFUSED_FIT_SETTINGS,
-    wrap,
-)
+from skssl._networks.settings import COMPILE_SETTINGS, FIT_SETTINGS, REMEDIES, wrap
 from skssl._networks.trial import try_settings
 from skssl._training.callbacks import callback_identity
 from skssl._training.loop import split_validation
@@ -77,7 +72,7 @@ def compiled_by(**settings):
     return build
 
 
-class Watch(keras.callbacks.Callback):
+class Observer(keras.callbacks.Callback):
     """Keeps what it sees of a training."""
 
     def __init__(self):
@@ -102,11 +97,15 @@ class Watch(keras.callbacks.Callback):
         self.logs.append(dict(logs))
 
 
-def watched(train, *, model=small_cnn, own=None, **params):
+def network_of(estimator, n_classes=10):
+    return build_network(estimator, IMAGE_SHAPE, 0, np.arange(n_classes))
+
+
+def observed_fit(train, *, model=small_cnn, own=None, **params):
     """Return what a callback saw, and the fitted classifier."""
-    watch = Watch()
-    wrapper = kc(model, callbacks=[watch], **params)
-    return watch, classifier(wrapper, **(own or {})).fit(*train)
+    observer = Observer()
+    wrapper = kc(model, callbacks=[observer], **params)
+    return observer, classifier(wrapper, **(own or {})).fit(*train)
 
 
 # Every setting is used or refused
@@ -117,11 +116,12 @@ def arguments(function):
 
 
 def test_every_argument_of_keras_and_of_a_wrapper_is_decided():
-    assert arguments(keras.Model.fit) == {*FIT_SETTINGS, *REFUSED_FIT_SETTINGS}
+    refused = {x.removeprefix("fit__") for x in REMEDIES if x.startswith("fit__")}
+    assert arguments(keras.Model.fit) == {*FIT_SETTINGS, *refused}
     assert arguments(keras.Model.compile) == set(COMPILE_SETTINGS)
     known = arguments(KerasClassifier) - {"kwargs"}
     assert known <= {*FIT_SETTINGS, *COMPILE_SETTINGS, *OTHER_PARAMETERS}
-    assert not known & {*REFUSED_FIT_SETTINGS}
+    assert not known & refused
 
 
 def test_the_private_names_of_scikeras_are_there():
@@ -190,7 +190,7 @@ def test_other_ways_to_build_a_model_serve():
             return build_cnn(meta, filters=(self.width,), dense_units=16)
 
     for wrapper in (KerasClassifier(build_fn=small_cnn), Own(width=4)):
-        network = build_network(wrapper, IMAGE_SHAPE, 0, np.arange(10))
+        network = network_of(wrapper)
         assert network.prediction_model.count_params() == small_cnn(META).count_params()
 
 
@@ -200,17 +200,17 @@ def test_other_ways_to_build_a_model_serve():
 @pytest.mark.parametrize("prefix", ["", "fit__"])
 def test_epochs_batches_and_callbacks_are_those_of_the_wrapper(prefix, train):
     params = {f"{prefix}epochs": 3, f"{prefix}batch_size": 40}
-    watch, clf = watched(train, **params)
-    assert len(watch.logs) == len(clf.finetune_history_["loss"]) == 3
-    assert watch.n_batches == 3 * 3
-    whole, _ = watched(train, **{f"{prefix}batch_size": -1})
+    observer, clf = observed_fit(train, **params)
+    assert len(observer.logs) == len(clf.finetune_history_["loss"]) == 3
+    assert observer.n_batches == 3 * 3
+    whole, _ = observed_fit(train, **{f"{prefix}batch_size": -1})
     assert whole.n_batches == 1
 
 
 def test_settings_of_fit_with_a_prefix_come_first(train):
-    other = Watch()
-    watch, _ = watched(train, epochs=2, fit__epochs=3, fit__callbacks=other)
-    assert len(watch.logs) == len(other.logs) == 3
+    other = Observer()
+    observer, _ = observed_fit(train, epochs=2, fit__epochs=3, fit__callbacks=other)
+    assert len(observer.logs) == len(other.logs) == 3
 
 
 def test_without_shuffle_the_order_of_the_rows_stays(train):
@@ -227,7 +227,7 @@ def test_validation_data_are_evaluated_as_the_user_has_them(digits, train):
     X, y = digits[0][100:200], digits[1][100:200]
     names = np.array([f"class {k}" for k in range(10)])
     validation = X.reshape(100, 64), names[y]
-    plain, clf = (
+    without, clf = (
         classifier(kc(epochs=2, **x)).fit(train[0], names[train[1]])
         for x in [{}, {"fit__validation_data": validation}]
     )
@@ -238,7 +238,7 @@ def test_validation_data_are_evaluated_as_the_user_has_them(digits, train):
     probabilities = clf.predict_proba(X)
     expected = -np.log(probabilities[np.arange(100), y]).mean()
     assert history["val_loss"][-1] == pytest.approx(expected, 1e-4)
-    assert_array_equal(plain.predict_proba(X), probabilities)
+    assert_array_equal(without.predict_proba(X), probabilities)
 
 
 @pytest.mark.parametrize("frozen_layers", [0, "all"])
@@ -270,8 +270,8 @@ def test_validation_data_have_weights_and_unlabelled_rows(frozen_layers, digits,
 def test_validation_has_batches_and_epochs_of_its_own(params, expected, digits, train):
     data = digits[0][100:140], digits[1][100:140]
     params = {"epochs": 2, "batch_size": 10, "fit__validation_data": data, **params}
-    watch, _ = watched((train[0][:20], train[1][:20]), **params)
-    assert watch.n_validated == expected
+    observer, _ = observed_fit((train[0][:20], train[1][:20]), **params)
+    assert observer.n_validated == expected
 
 
 @pytest.mark.parametrize(
@@ -326,36 +326,38 @@ def test_bagging_seeds_classifier_and_wrapper(train):
 
 
 EXPECTED = {  # what each setting of compile changes in what a callback sees
-    "run_eagerly": (True, lambda watch: watch.seen["run_eagerly"]),
-    "steps_per_execution": (3, lambda watch: watch.seen["steps_per_execution"]),
-    "jit_compile": (True, lambda watch: watch.seen["jit_compile"]),
-    "optimizer": ("sgd", lambda watch: watch.seen["optimizer"]),
+    "run_eagerly": (True, lambda observer: observer.seen["run_eagerly"]),
+    "steps_per_execution": (3, lambda observer: observer.seen["steps_per_execution"]),
+    "jit_compile": (True, lambda observer: observer.seen["jit_compile"]),
+    "optimizer": ("sgd", lambda observer: observer.seen["optimizer"]),
     "metrics": (
         ["sparse_top_k_categorical_accuracy"],
-        lambda watch: "sparse_top_k_categorical_accuracy" in watch.logs[0],
+        lambda observer: "sparse_top_k_categorical_accuracy" in observer.logs[0],
     ),
     "weighted_metrics": (
         [keras.metrics.SparseCategoricalAccuracy(name="weighed")],
-        lambda watch: "weighed" in watch.logs[0],
+        lambda observer: "weighed" in observer.logs[0],
     ),
-    "loss": ("mean_squared_error", lambda watch: round(watch.logs[0]["loss"], 1)),
-    "loss_weights": ([0.01], lambda watch: round(watch.logs[0]["loss"], 1)),
+    "loss": ("mean_squared_error", lambda observer: round(observer.logs[0]["loss"], 1)),
+    "loss_weights": ([0.01], lambda observer: round(observer.logs[0]["loss"], 1)),
 }
 
 
 @pytest.fixture(scope="module")
-def plain(digits):
+def fit_without_settings(digits):
     """Return what a callback saw of a training without any settings."""
-    return watched((digits[0][:100], digits[1][:100]))[0]
+    return observed_fit((digits[0][:100], digits[1][:100]))[0]
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_settings_of_compile_count_in_wrapper_and_build_function(name, plain, train):
+def test_settings_of_compile_count_in_wrapper_and_build_function(
+    name, fit_without_settings, train
+):
     value, look = EXPECTED[name]
-    by_prefix, _ = watched(train, **{f"compile__{name}": value})
+    by_prefix, _ = observed_fit(train, **{f"compile__{name}": value})
     # The optimizer "adam" of the wrapper says nothing against that of the model.
-    by_model, _ = watched(train, model=compiled_by(**{name: value}))
-    assert look(plain) != look(by_prefix)
+    by_model, _ = observed_fit(train, model=compiled_by(**{name: value}))
+    assert look(fit_without_settings) != look(by_prefix)
     assert look(by_prefix) == look(by_model)
 
 
@@ -375,13 +377,13 @@ def test_a_network_that_nobody_watches_is_compiled_by_xla_too(train):
 def test_whether_the_loss_is_scaled_counts(scale, train):
     keras.config.set_dtype_policy("mixed_float16")
     try:
-        by_wrapper, _ = watched(train, compile__auto_scale_loss=scale)
-        by_model, _ = watched(train, model=compiled_by(auto_scale_loss=scale))
+        by_wrapper, _ = observed_fit(train, compile__auto_scale_loss=scale)
+        by_model, _ = observed_fit(train, model=compiled_by(auto_scale_loss=scale))
     finally:
         keras.config.set_dtype_policy("float32")
     scaled = keras.optimizers.LossScaleOptimizer
-    for watch in (by_wrapper, by_model):
-        assert (watch.seen["optimizer"] is scaled) is scale
+    for observer in (by_wrapper, by_model):
+        assert (observer.seen["optimizer"] is scaled) is scale
 
 
 def test_a_loss_and_metrics_for_the_only_output_may_be_a_dict_or_list(train):
@@ -390,8 +392,8 @@ def test_a_loss_and_metrics_for_the_only_output_may_be_a_dict_or_list(train):
         loss_weights={"dense": 0.5},
         metrics=[["accuracy", "precision"]],
     )
-    watch, _ = watched(train, model=model)
-    assert {"accuracy", "precision"} <= set(watch.logs[0])
+    observer, _ = observed_fit(train, model=model)
+    assert {"accuracy", "precision"} <= set(observer.logs[0])
     with pytest.raises(ValueError, match="loss must be .*only output .*got 2"):
         classifier(compiled_by(loss=["mse", "mse"])).fit(*train)
 
@@ -399,7 +401,7 @@ def test_a_loss_and_metrics_for_the_only_output_may_be_a_dict_or_list(train):
 def test_a_wrapper_may_repeat_what_the_model_is_compiled_with():
     settings = {"loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"]}
     wrapper = kc(compiled_by(**settings), **settings)
-    network = build_network(wrapper, IMAGE_SHAPE, 0, np.arange(10))
+    network = network_of(wrapper)
     assert settings.items() <= network.compile_kwargs.items()
 
 
@@ -411,12 +413,12 @@ def test_a_build_function_that_takes_compile_kwargs_compiles_with_them():
 
     loss = "sparse_categorical_crossentropy"
     wrapper = kc(build, optimizer="sgd", optimizer__learning_rate=0.25, loss=loss)
-    settings = build_network(wrapper, IMAGE_SHAPE, 0, np.arange(3)).compile_kwargs
+    settings = network_of(wrapper, 3).compile_kwargs
     assert float(settings["optimizer"].learning_rate) == 0.25
 
 
 def test_settings_of_fine_tuning_do_not_reach_pretraining(train):
-    watch, clf = watched(
+    observer, clf = observed_fit(
         train,
         compile__loss_weights=[1e-9],
         compile__weighted_metrics=[["sparse_top_k_categorical_accuracy"]],
@@ -424,7 +426,7 @@ def test_settings_of_fine_tuning_do_not_reach_pretraining(train):
     )
     assert sorted(clf.pretrain_history_) == ["accuracy", "loss"]
     assert clf.pretrain_history_["loss"][0] > 0.1
-    assert watch.logs[0]["loss"] < 1e-6
+    assert observer.logs[0]["loss"] < 1e-6
 
 
 # Callbacks act as they are given
@@ -474,13 +476,13 @@ def test_two_fits_with_the_same_callback_are_equal(train):
         ("callbacks", STOP, ""),
         ("callbacks", [STOP], "0__"),
         ("fit__callbacks", {"stop": STOP}, "stop__"),
-        ("callbacks", [[STOP], Watch], "0__0__"),
+        ("callbacks", [[STOP], Observer], "0__0__"),
     ],
 )
 def test_classes_are_made_callbacks_with_their_parameters(prefix, value, at):
     params = {f"{prefix}__{at}monitor": "loss", f"{prefix}__{at}patience": 2}
     wrapper = kc(**{prefix: value}, **params)
-    network = build_network(wrapper, IMAGE_SHAPE, 0, np.arange(3))
+    network = network_of(wrapper, 3)
     made = network.fit_kwargs["callbacks"][0]
     assert (type(made), made.monitor, made.patience) == (STOP, "loss", 2)
 
@@ -503,10 +505,10 @@ def test_a_fitted_classifier_is_cloned_and_pickled_with_its_callbacks(train, tmp
 
 
 def test_a_callback_counts_as_it_was_before_an_interruption():
-    callback = Watch()
+    callback = Observer()
     callback.patience = 3
     before = callback_identity(callback)
-    assert callback_identity(Watch()) != before
+    assert callback_identity(Observer()) != before
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             with skssl._training.callbacks.used([callback], checkpoint="any"):
@@ -617,7 +619,7 @@ def test_own_optimizers_train_as_keras_trains_them(kind, compiled, train):
     given = OPTIMIZERS[kind]()
     wrapper = kc(compiled_by(optimizer=given)) if compiled else kc(optimizer=given)
     before = [v.numpy() for v in given.variables]
-    networks = [build_network(wrapper, IMAGE_SHAPE, 0, np.arange(10)) for _ in range(2)]
+    networks = [network_of(wrapper) for _ in range(2)]
     for network, optimizer in zip(networks, [None, OPTIMIZERS[kind]()], strict=True):
         settings = network.compile_kwargs
         settings["optimizer"] = optimizer or settings["optimizer"]
@@ -688,7 +690,7 @@ class Needs(keras.optimizers.SGD):
 
 def test_a_class_needs_no_configuration():
     wrapper = kc(optimizer=Needs, optimizer__share=0.5)
-    network = build_network(wrapper, IMAGE_SHAPE, 0, np.arange(3))
+    network = network_of(wrapper, 3)
     assert type(network.compile_kwargs["optimizer"]) is Needs
 
 
@@ -733,7 +735,7 @@ def test_a_model_with_layers_that_keras_does_not_know_says_what_to_do(
         with pytest.raises(TypeError, match=message) as error:
             classifier(estimator, pretrain_epochs=1).fit(*train)
         assert len(str(error.value)) < 300
-    by_function = build_network(kc(own_layers), IMAGE_SHAPE, 0, np.arange(10))
+    by_function = network_of(kc(own_layers))
     assert by_function.prediction_model.count_params() == model.count_params()
     with keras.saving.custom_object_scope({"Doubled": Doubled}):
         assert copied_model(model).count_params() == model.count_params()
@@ -795,7 +797,7 @@ rows.one_hot = True
 )
 def test_an_own_loss_may_ask_for_one_hot_targets(loss, one_hot):
     build = compiled_by(loss=loss, metrics=["accuracy"])
-    network = build_network(build, IMAGE_SHAPE, 0, np.arange(10))
+    network = network_of(build)
     assert network.one_hot is one_hot
     assert sorted(try_settings(network, weighted=False)) == ["accuracy", "loss"]
 
@@ -898,7 +900,7 @@ REFUSED = [
     ({"loss": lambda y, p: 0 * y}, "loss has no gradient"),
     # metrics that nobody computes
     (keep(STOP()), "EarlyStopping monitors 'val_loss'.*Give validation_split"),
-    (keep(STOP("val_accuracy"), Watch()), "'val_accuracy'.*Give validation_split"),
+    (keep(STOP("val_accuracy"), Observer()), "'val_accuracy'.*Give validation_split"),
     (keep(STOP("auc")), r"'auc', but.*\['accuracy', 'loss'\]"),
     (keep(keras.callbacks.ReduceLROnPlateau()), "ReduceLROnPlateau monitors 'val_loss"),
     (keep(SAVE), "ModelCheckpoint monitors 'val_loss'"),
@@ -939,7 +941,7 @@ def own(y_true, y_pred):
     "params", [{"loss": "mae", "metrics": ["precision"]}, {"metrics": [own]}]
 )
 def test_settings_that_fit_pass(params):
-    network = build_network(kc(**params), IMAGE_SHAPE, 0, np.arange(10))
+    network = network_of(kc(**params))
     assert len(try_settings(network, weighted=True)) == 2
 
 
@@ -992,7 +994,7 @@ def test_a_split_that_cannot_be_names_the_class(targets, message):
 def test_trying_the_settings_leaves_everything_as_it_was():
     metric = keras.metrics.SparseCategoricalAccuracy()
     metric.update_state([1, 1], [[0.0, 1.0], [1.0, 0.0]])
-    network = build_network(kc(), IMAGE_SHAPE, 0, np.arange(3))
+    network = network_of(kc(), 3)
     network.compile_kwargs["metrics"] = [metric]
     before = network.training_model.get_weights()
     state = np.random.get_state()[1].copy()
@@ -1071,10 +1073,10 @@ def test_metrics_given_by_name_are_called_alike_in_every_fit(train):
     stopping = keras.callbacks.EarlyStopping("val_auc", mode="max")
     wrapper = kc(
         loss="categorical_crossentropy",
-        metrics=["AUC", keras.metrics.AUC],
+        metrics=["AUC", keras.metrics.AUC, keras.metrics.AUC(name="auc_9")],
         validation_split=0.2,
         callbacks=[stopping],
     )
     for _ in range(2):
         history = classifier(wrapper).fit(*train).finetune_history_
-        assert {"auc", "auc_1", "val_auc"} <= set(history)
+        assert {"auc", "auc_1", "auc_9", "val_auc"} <= set(history)

@@ -16,18 +16,13 @@ from .copies import fresh_metric
 from .graph import is_of_keras
 
 COMPARED = ("loss", "loss_weights", "metrics", "weighted_metrics")
-STOPPING = keras.callbacks.EarlyStopping
-SAVING = keras.callbacks.ModelCheckpoint
+ONE_HOT_REMEDY = (
+    "For one-hot targets set loss='categorical_crossentropy', or the attribute "
+    "one_hot=True of an own loss."
+)
 LOWERING = keras.callbacks.ReduceLROnPlateau
-SCHEDULING = keras.callbacks.LearningRateScheduler
-
-
-class _Outputs(keras.Model):
-    """A model whose outputs are its inputs, to compute losses and metrics with."""
-
-    def call(self, inputs):
-        """Return the inputs."""
-        return inputs
+SCHEDULING = keras.callbacks.LearningRateScheduler | LOWERING
+MONITORING = keras.callbacks.EarlyStopping | keras.callbacks.ModelCheckpoint | LOWERING
 
 
 def try_settings(network, weighted):
@@ -36,18 +31,18 @@ def try_settings(network, weighted):
     Nothing that belongs to the training is changed. Where they cannot be computed, or
     are no single number, a ValueError says so.
     """
-    n_units = network.training_model.output_shape[-1]
+    output = network.training_model.output
+    n_units = output.shape[-1]
     n_rows = 4 if n_units == 3 else 3  # shapes that are equal by chance hide mistakes
-    outputs = tf.fill((n_rows, n_units), 1 / max(2, n_units))
-    outputs = tf.cast(outputs, network.training_model.output.dtype)
+    outputs = tf.cast(tf.fill((n_rows, n_units), 1 / max(2, n_units)), output.dtype)
     targets = np.arange(n_rows) % 2 * (max(2, n_units) - 1)
     if network.one_hot:
         targets = np.eye(n_units)[targets]
     weight = np.ones(n_rows, np.float32) if weighted else None
     given = {k: v for k in COMPARED if (v := network.compile_kwargs.get(k)) is not None}
-    with seeded(0):
-        try:
-            model = _Outputs()
+    try:
+        with seeded(0):
+            model = keras.Model()
             copies = keras.tree.map_structure(fresh_metric, given)
             model.compile(optimizer=None, **copies)
             with tf.GradientTape() as tape:
@@ -56,8 +51,8 @@ def try_settings(network, weighted):
             if tape.gradient(loss, outputs) is None:
                 raise ValueError("the loss has no gradient")
             results = model.compute_metrics(None, targets, outputs, weight)
-        except Exception as error:
-            raise _unfit(given, targets, outputs, error) from error
+    except Exception as error:
+        raise _not_computable(given, targets, outputs, error) from error
     for name, value in results.items():
         if shape := tuple(getattr(value, "shape", ())):
             raise ValueError(
@@ -66,43 +61,38 @@ def try_settings(network, weighted):
                 "average='macro'."
             )
     if targets.ndim == 1 and n_units > 1:
-        _check_takes_indices(given)
+        _check_metrics_of_indices([given.get("metrics"), given.get("weighted_metrics")])
     return list(results)
 
 
-def _unfit(given, targets, outputs, error):
+def _not_computable(given, targets, outputs, error):
     """Return an error that says which settings cannot be computed, and why."""
     # TensorFlow says in which of its operations it was.
-    reason = re.sub(r"\{\{.*\}\} | \[Op:.*", "", str(error).strip().split("\n")[0])
+    why = re.sub(r"\{\{.*\}\} | \[Op:.*", "", str(error).strip().split("\n")[0])
+    kind, remedy = "class indices", ONE_HOT_REMEDY
     if targets.ndim == 2:
-        remedy = "The targets are one-hot, as the loss takes them: choose such metrics."
+        kind, remedy = "one-hot", "Choose metrics that take one-hot targets."
     elif outputs.shape[-1] == 1:
-        remedy = "The targets are 0 and 1: choose a loss and metrics of two classes."
-    else:
-        remedy = (
-            "The targets are class indices, as the loss takes them. For one-hot "
-            "targets set loss='categorical_crossentropy', or the attribute "
-            "one_hot=True of an own loss."
-        )
+        kind, remedy = "0 and 1", "Choose a loss and metrics of two classes."
     return ValueError(
         f"{', '.join(f'{k}={v!r}' for k, v in given.items())} of the estimator cannot "
         f"be computed from targets of shape {targets.shape} and outputs of shape "
-        f"{tuple(outputs.shape)}: {reason[:200]}. {remedy}"
+        f"{tuple(outputs.shape)}: {why[:200]}. The targets are {kind}, as the loss "
+        f"takes them. {remedy}"
     )
 
 
-def _check_takes_indices(given):
+def _check_metrics_of_indices(metrics):
     """Refuse metrics that compute nonsense from class indices without a complaint."""
-    metrics = [given.get("metrics"), given.get("weighted_metrics")]
     for metric in filter(None, keras.tree.flatten(metrics)):
         kind = metric if inspect.isfunction(metric) else type(metric)
         name = metric if isinstance(metric, str) else kind.__name__
-        known = isinstance(metric, str) or is_of_keras(kind)
-        if known and "categorical" in name.lower() and "sparse" not in name.lower():
+        of_keras = isinstance(metric, str) or is_of_keras(kind)
+        if of_keras and "categorical" in name.lower() and "sparse" not in name.lower():
             raise ValueError(
                 f"The metric {name} of the estimator compares with one-hot targets, "
                 "but the targets are class indices, as the loss takes them. Choose a "
-                "metric that begins with 'sparse_', or loss='categorical_crossentropy'."
+                f"metric that begins with 'sparse_'. {ONE_HOT_REMEDY}"
             )
 
 
@@ -113,13 +103,13 @@ def check_monitors(callbacks, names, validated):
     validation data.
     """
     known = {*names, *(f"val_{name}" for name in names if validated)}
-    if any(isinstance(x, SCHEDULING | LOWERING) for x in callbacks):
+    if any(isinstance(x, SCHEDULING) for x in callbacks):
         known.add("learning_rate")
     # Code of the user may add metrics of its own to the history.
     may_add = not all(is_of_keras(type(x)) for x in callbacks)
     for callback in callbacks:
-        saves_all = isinstance(callback, SAVING) and not callback.save_best_only
-        if saves_all or not isinstance(callback, STOPPING | SAVING | LOWERING):
+        saves_all = not getattr(callback, "save_best_only", True)
+        if saves_all or not isinstance(callback, MONITORING):
             continue
         name = callback.monitor
         if name in known or (may_add and name.removeprefix("val_") not in names):
