@@ -19,6 +19,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
+from ._base import SavableMixin, check_outputs, checked_history
 from ._data.images import channels_first_hint, validate_images, warn_of_volumes
 from ._data.labels import encode_labels, known_labels, label_array
 from ._data.training_set import distinct_images, merge_equal_rows
@@ -32,8 +33,8 @@ from ._encoder import (
 from ._networks.identity import identity
 from ._networks.packing import PacksNetworks
 from ._runtime import check_backend
+from ._storage.archive import require
 from ._storage.checkpoint import Checkpoint, key_of
-from ._storage.persistence import SaveMixin
 
 
 def _pretrained(classifier):
@@ -60,7 +61,7 @@ def _joined(history, more):
 
 
 class SelfSupervisedClassifier(
-    SaveMixin,
+    SavableMixin,
     PacksNetworks,
     ClassNamePrefixFeaturesOutMixin,
     ClassifierMixin,
@@ -823,3 +824,36 @@ class SelfSupervisedClassifier(
     def _check_images(self, X, keep_views=False):
         images = validate_images(self, X, reset=False, allow_views=True)
         return images[:, 0] if images.ndim == 5 and not keep_views else images
+
+    def _saved_state(self):
+        encoder = self.encoder_
+        return self._shared_state(self.model_) | {
+            "encoder": None if encoder is None else encoder._saved_state(),
+            "classes": self.classes_,
+            "finetune_history": self.finetune_history_,
+        }
+
+    @classmethod
+    def _from_saved_state(cls, state):
+        own_keys = {"encoder", "classes", "finetune_history"}
+        classifier, model = cls._from_shared_state(state, own_keys)
+        classes, encoder = state["classes"], state["encoder"]
+        require(
+            isinstance(classes, np.ndarray)
+            and len(classes) >= 2
+            and np.array_equal(np.unique(classes), classes),
+            "its classes are no sorted array of distinct labels",
+        )
+        n_classes = len(classes)
+        check_outputs(model, {n_classes, 1} if n_classes == 2 else {n_classes})
+        classifier.classes_, classifier.model_ = classes, model
+        classifier.finetune_history_ = checked_history(state["finetune_history"])
+        if encoder is not None:
+            encoder = SelfSupervisedEncoder._from_saved_state(encoder)
+            require(
+                encoder.image_shape_ == classifier.image_shape_,
+                "its encoder takes images of another shape",
+            )
+        classifier.encoder_ = encoder
+        classifier.pretrain_history_ = None if encoder is None else encoder.history_
+        return classifier

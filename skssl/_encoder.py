@@ -15,13 +15,14 @@ from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from ._base import SavableMixin, check_outputs, checked_history
 from ._data.images import validate_images, warn_of_channels_first
 from ._data.training_set import distinct_images
 from ._networks.identity import identity
 from ._networks.packing import PacksNetworks
 from ._runtime import check_backend
+from ._storage.archive import require
 from ._storage.checkpoint import Checkpoint, cached, key_of
-from ._storage.persistence import SaveMixin
 from .pretext import GivenViews, PretextTask, RotationPretext
 
 MAX_SEED = np.iinfo(np.int32).max
@@ -92,7 +93,7 @@ def seed_source(random_state, estimator):
 
 
 class SelfSupervisedEncoder(
-    SaveMixin,
+    SavableMixin,
     PacksNetworks,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
@@ -416,3 +417,26 @@ class SelfSupervisedEncoder(
     @property
     def _n_features_out(self):
         return self.backbone_.output_shape[-1]
+
+    def _saved_state(self):
+        own = {"pretext": self.pretext_, "history": self.history_}
+        return self._shared_state(self.pretext_model_) | own
+
+    @classmethod
+    def _from_saved_state(cls, state):
+        encoder, model = cls._from_shared_state(state, {"pretext", "history"})
+        batch_size, pretext = encoder.batch_size, state["pretext"]
+        require(
+            type(batch_size) is int and batch_size >= 1,  # it is used after `fit`, too
+            f"its batch_size is {batch_size!r}",
+        )
+        require(isinstance(pretext, PretextTask), "it names no pretext task")
+        # As in `fit`, which checks the images' shape; and bytes that take no memory.
+        images = np.broadcast_to(np.uint8(0), (1, *encoder.image_shape_))
+        encoder.pretext_ = pretext.fit(images)
+        require(type(pretext.n_views) is int, f"it has {pretext.n_views!r} views")
+        check_outputs(model, {pretext.n_views})
+        encoder.history_ = checked_history(state["history"])
+        encoder.pretext_model_ = model
+        encoder.backbone_ = model.get_layer("backbone")
+        return encoder

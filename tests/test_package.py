@@ -31,13 +31,14 @@ LAYERS = [
     "_storage/__init__",
     "_storage/archive",
     "_storage/checkpoint",
-    "_storage/persistence",
     "_training/__init__",
     "_training/reuse",
     "_training/callbacks",
     "_training/loop",
+    "_base",
     "_encoder",
     "_classifier",
+    "_load",
     "display/_placement",
     "display/_image_grid",
     "display/_embedding",
@@ -59,6 +60,40 @@ def imported_modules(path):
             target = folder.joinpath(*(node.module or "").split("."))
             target = target / "__init__" if target.is_dir() else target
             yield target.relative_to(PACKAGE).as_posix()
+
+
+def imports_by_text(path):
+    """Return the calls in a module that import the package's own modules by a text."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        function = node.func
+        name = getattr(function, "attr", None) or getattr(function, "id", None)
+        if name not in ("import_module", "__import__"):
+            continue
+        for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
+            text = ast.unparse(argument).lstrip("f").strip("'\"")
+            own = {"__package__", "__name__"} & {
+                x.id for x in ast.walk(argument) if isinstance(x, ast.Name)
+            }
+            if own or text.startswith((".", "skssl")):
+                yield ast.unparse(node)
+
+
+def test_no_module_of_the_package_is_imported_by_a_text(tmp_path):
+    for path in PACKAGE.rglob("*.py"):
+        assert list(imports_by_text(path)) == []
+    found = [
+        "importlib.import_module('skssl')",
+        "import_module('._encoder', __package__)",
+        "import_module(name, package=__name__)",
+        "__import__('skssl._encoder')",
+        "import_module(f'skssl.{name}')",
+        "import_module(__package__ + name)",
+    ]
+    other = ["import_module('keras')", "import_module(name)", "print('skssl')"]
+    (tmp_path / "module.py").write_text("\n".join([*found, *other]))
+    assert list(imports_by_text(tmp_path / "module.py")) == found
 
 
 def test_imports_go_one_way():

@@ -5,3 +5,6 @@ from ._rotation import RotationPretext
 from ._views import GivenViews, ViewClassification
 
 __all__ = ["GivenViews", "PretextTask", "RotationPretext", "ViewClassification"]
+
+# By name, the tasks whose parameters are all that a saved estimator needs of them.
+SAVABLE_TASKS = {task.__name__: task for task in (GivenViews, RotationPretext)}

@@ -1,0 +1,195 @@
+"""What both estimators share: how they are saved without pickle.
+
+An estimator owns what it saves. Each has a method `_saved_state`, and a class method
+`_from_saved_state` that takes such a state from a file that nobody need trust, and so
+checks all of it.
+"""
+
+import math
+import os
+import pickle
+import tempfile
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from ._networks.packing import reason as error_summary
+from ._storage.archive import (
+    check_keys,
+    encode,
+    network_from_state,
+    network_state,
+    read_archive,
+    require,
+    write_archive,
+)
+
+# Parameters that are code, or too large: a text that `fit` refuses stands in for them.
+REPLACED = ("estimator", "encoder", "pretext", "random_state")
+# Folders of this machine, from which joblib unpickles: never taken from a file.
+LOCAL = ("memory", "checkpoint_dir")
+SHARED_KEYS = {"params", "network", "n_features_in", "feature_names_in"}
+
+
+class SavableMixin:
+    """Gives an estimator its `save`."""
+
+    def save(self, path):
+        """Save the fitted estimator without pickle.
+
+        What is loaded predicts bit for bit as this one does, on the same machine and
+        versions, and has the same fitted attributes. Parameters that are code or carry
+        state, namely `estimator`, `encoder`, a `pretext` from outside skssl and a
+        `RandomState`, are not saved: a text stands in for them, with which `fit`
+        refuses to train, rather than train another network, until they are given anew
+        by `set_params`. Not saved either are `memory`, `checkpoint_dir` and the choice
+        of `set_output`.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file; one that is there already is replaced, in one step and only when
+            the new one is complete.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        TypeError
+            If it cannot be saved without code: a pretext task from outside skssl, a
+            layer or function that is not from Keras, labels that are neither numbers,
+            booleans nor text. `joblib.dump` saves these, for readers who trust you;
+            the error says where it cannot, as with a layer without `get_config`.
+
+        See Also
+        --------
+        skssl.load : The way back.
+        """
+        path = os.path.abspath(os.fspath(path))
+        name = type(self).__name__
+        if "_saved_state" not in vars(type(self)):
+            raise TypeError(
+                "Only the estimators of skssl themselves can be saved, got "
+                f"{self!r}. {_with_pickle(self)}"
+            )
+        check_is_fitted(self)
+        with tempfile.TemporaryDirectory(
+            dir=os.path.dirname(path), prefix=".skssl-"
+        ) as folder:
+            temporary = os.path.join(folder, "estimator")
+            try:
+                with open(temporary, "w+b") as file:
+                    write_archive(file, name, self._saved_state())
+                    self._from_saved_state(read_archive(file)[1])
+            except OSError:
+                raise
+            except Exception as error:
+                raise TypeError(
+                    f"This {name} cannot be saved without pickle: "
+                    f"{error_summary(error)}. {_with_pickle(self)}"
+                ) from error
+            os.replace(temporary, path)
+
+    def _shared_state(self, model):
+        """Return the state that every estimator has, its network included."""
+        params = self.get_params(deep=False)
+        names = getattr(self, "feature_names_in_", None)
+        return {
+            "params": {
+                name: _replaced(name, value) if name in REPLACED else value
+                for name, value in params.items()
+                if name not in LOCAL
+            },
+            "network": network_state(model),
+            "n_features_in": self.n_features_in_,
+            "feature_names_in": None if names is None else names.tolist(),
+        }
+
+    @classmethod
+    def _from_shared_state(cls, state, own_keys):
+        """Return an estimator with the state that every one has, and its network.
+
+        The state must have the keys of `_shared_state` and `own_keys`.
+        """
+        check_keys(cls.__name__, state, SHARED_KEYS | own_keys)
+        params, names = state["params"], state["feature_names_in"]
+        require(params.keys().isdisjoint(LOCAL), f"it has a parameter of {LOCAL}")
+        estimator = cls(**params)
+        model = network_from_state(state["network"])
+        shape = estimator.image_shape_ = _checked_image_shape(model)
+        n_features = estimator.n_features_in_ = state["n_features_in"]
+        require(
+            type(n_features) is int and 1 <= n_features <= math.prod(shape),
+            f"it has {n_features!r} features for images of shape {shape}",
+        )
+        if names is not None:
+            require(
+                type(names) is list
+                and len(names) == n_features
+                and all(type(name) is str for name in names),
+                "its feature names are no list of one text per feature",
+            )
+            estimator.feature_names_in_ = np.array(names, dtype=object)
+        return estimator, model
+
+
+def _with_pickle(estimator):
+    """Say whether an estimator can be saved with pickle."""
+    try:
+        pickle.dumps(estimator)
+    except Exception as error:
+        return f"Nor can joblib.dump: {error_summary(error)}."
+    return "joblib.dump saves it, for readers who trust you."
+
+
+def _replaced(name, value):
+    """Return a parameter, or a text in its place where it cannot be saved."""
+    try:
+        encode(value, [])
+    except ValueError:
+        what = getattr(value, "__name__", type(value).__name__)
+        return f"{what}, which was not saved: give {name} anew with set_params"
+    return value
+
+
+def _checked_image_shape(model):
+    """Return the shape of the images that a network and its backbone take."""
+    import keras
+
+    backbone, shape = model.get_layer("backbone"), model.input_shape
+    require(
+        isinstance(backbone, keras.Model)
+        and backbone.input_shape == shape
+        and len(backbone.output_shape) == 2
+        and len(shape) == 4
+        and all(type(n) is int for n in shape[1:]),
+        f"a network in it takes inputs of shape {shape}, and its backbone others, or "
+        "they are no images",
+    )
+    return shape[1:]
+
+
+def check_outputs(model, expected):
+    """Refuse a network from a file that has none of the expected numbers of outputs."""
+    require(
+        model.output_shape in {(None, n) for n in expected},
+        f"a network in it has outputs of shape {model.output_shape}, expected (None, "
+        f"{max(expected)})",
+    )
+
+
+def checked_history(history):
+    """Return a history from a file, or refuse one that is no dict of numbers."""
+    require(
+        all(
+            type(values) is list and _is_numeric(values) for values in history.values()
+        ),
+        "its history is no dict of lists of numbers",
+    )
+    return history
+
+
+def _is_numeric(value):
+    if isinstance(value, list):
+        return all(map(_is_numeric, value))
+    return np.asarray(value).dtype.kind in "biuf"
