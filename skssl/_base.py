@@ -14,15 +14,8 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ._networks.packing import reason as error_summary
-from ._storage.archive import (
-    check_keys,
-    encode,
-    network_from_state,
-    network_state,
-    read_archive,
-    require,
-    write_archive,
-)
+from ._storage import archive
+from ._storage.archive import check_keys, require
 
 # Parameters that are code, or too large: a text that `fit` refuses stands in for them.
 REPLACED = ("estimator", "encoder", "pretext", "random_state")
@@ -79,8 +72,8 @@ class SavableMixin:
             temporary = os.path.join(folder, "estimator")
             try:
                 with open(temporary, "w+b") as file:
-                    write_archive(file, name, self._saved_state())
-                    self._from_saved_state(read_archive(file)[1])
+                    archive.write_archive(file, name, self._saved_state())
+                    self._from_saved_state(archive.read_archive(file)[1])
             except OSError:
                 raise
             except Exception as error:
@@ -100,7 +93,7 @@ class SavableMixin:
                 for name, value in params.items()
                 if name not in LOCAL
             },
-            "network": network_state(model),
+            "network": archive.network_state(model),
             "n_features_in": self.n_features_in_,
             "feature_names_in": None if names is None else names.tolist(),
         }
@@ -115,7 +108,7 @@ class SavableMixin:
         params, names = state["params"], state["feature_names_in"]
         require(params.keys().isdisjoint(LOCAL), f"it has a parameter of {LOCAL}")
         estimator = cls(**params)
-        model = network_from_state(state["network"])
+        model = archive.network_from_state(state["network"])
         shape = estimator.image_shape_ = _checked_image_shape(model)
         n_features = estimator.n_features_in_ = state["n_features_in"]
         require(
@@ -124,9 +117,7 @@ class SavableMixin:
         )
         if names is not None:
             require(
-                type(names) is list
-                and len(names) == n_features
-                and all(type(name) is str for name in names),
+                names == list(map(str, names)) and len(names) == n_features,
                 "its feature names are no list of one text per feature",
             )
             estimator.feature_names_in_ = np.array(names, dtype=object)
@@ -145,7 +136,7 @@ def _with_pickle(estimator):
 def _replaced(name, value):
     """Return a parameter, or a text in its place where it cannot be saved."""
     try:
-        encode(value, [])
+        archive.encode(value, [])
     except ValueError:
         what = getattr(value, "__name__", type(value).__name__)
         return f"{what}, which was not saved: give {name} anew with set_params"
@@ -154,17 +145,11 @@ def _replaced(name, value):
 
 def _checked_image_shape(model):
     """Return the shape of the images that a network and its backbone take."""
-    import keras
-
     backbone, shape = model.get_layer("backbone"), model.input_shape
     require(
-        isinstance(backbone, keras.Model)
-        and backbone.input_shape == shape
-        and len(backbone.output_shape) == 2
-        and len(shape) == 4
-        and all(type(n) is int for n in shape[1:]),
-        f"a network in it takes inputs of shape {shape}, and its backbone others, or "
-        "they are no images",
+        (backbone.input_shape, len(backbone.output_shape)) == (shape, 2)
+        and [type(n) for n in shape[1:]] == [int, int, int],
+        f"a network in it takes no images, but {shape}, or its backbone takes others",
     )
     return shape[1:]
 

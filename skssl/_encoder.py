@@ -430,7 +430,6 @@ class SelfSupervisedEncoder(
             type(batch_size) is int and batch_size >= 1,  # it is used after `fit`, too
             f"its batch_size is {batch_size!r}",
         )
-        require(isinstance(pretext, PretextTask), "it names no pretext task")
         # As in `fit`, which checks the images' shape; and bytes that take no memory.
         images = np.broadcast_to(np.uint8(0), (1, *encoder.image_shape_))
         encoder.pretext_ = pretext.fit(images)

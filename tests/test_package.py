@@ -63,7 +63,7 @@ def imported_modules(path):
 
 
 def imports_by_text(path):
-    """Return the calls in a module that import the package's own modules by a text."""
+    """Yield the calls in a module that import the package's own modules by a text."""
     for node in ast.walk(ast.parse(path.read_text())):
         if not isinstance(node, ast.Call):
             continue
@@ -71,13 +71,14 @@ def imports_by_text(path):
         name = getattr(function, "attr", None) or getattr(function, "id", None)
         if name not in ("import_module", "__import__"):
             continue
-        for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
-            text = ast.unparse(argument).lstrip("f").strip("'\"")
-            own = {"__package__", "__name__"} & {
-                x.id for x in ast.walk(argument) if isinstance(x, ast.Name)
-            }
-            if own or text.startswith((".", "skssl")):
-                yield ast.unparse(node)
+        arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
+        parts = [part for argument in arguments for part in ast.walk(argument)]
+        names = {part.id for part in parts if isinstance(part, ast.Name)}
+        texts = [part.value for part in parts if isinstance(part, ast.Constant)]
+        if names & {"__package__", "__name__"} or any(
+            str(text).startswith((".", "skssl")) for text in texts
+        ):
+            yield ast.unparse(node)
 
 
 def test_no_module_of_the_package_is_imported_by_a_text(tmp_path):

@@ -14,6 +14,7 @@ import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
+from itertools import zip_longest
 
 import numpy as np
 
@@ -27,18 +28,18 @@ HEADER_KEYS = {"format", "kind", "versions", "state"}
 VERSIONED = ("skssl", "keras", "tensorflow", "scikit-learn", "numpy")
 TYPE = "__type__"  # the key that marks what JSON has no type for
 ARRAY_KINDS = "biufU"  # of dtypes: booleans, numbers and text
+NEVER_SAVED = {"compile_config", "registered_name"}
 MAX_CALLS = 20_000  # of layers, where nested networks that are called twice multiply
 
 # What a network may consist of. Not in it: layers that run code (Lambda, TFSMLayer,
 # TorchModuleWrapper, …), that read files (StringLookup, TextVectorization, …), and
 # those that unroll a loop as long as the file likes (RNN, TimeDistributed, …).
 ALLOWED = {
-    None: {"__keras_tensor__", "__slice__", "__ellipsis__"},
-    "keras": {"DTypePolicy", "Sequential"},
-    "keras.src.models.functional": {"Functional"},
-    "keras.src.applications.convnext": {"LayerScale"},
-    "keras.layers": set(
-        """
+    None: "__keras_tensor__ __slice__ __ellipsis__",
+    "keras": "DTypePolicy Sequential",
+    "keras.src.models.functional": "Functional",
+    "keras.src.applications.convnext": "LayerScale",
+    "keras.layers": """
         InputLayer Dense EinsumDense Embedding Identity Activation Softmax ReLU
         LeakyReLU PReLU ELU Attention AdditiveAttention MultiHeadAttention
         BatchNormalization GroupNormalization LayerNormalization RMSNormalization
@@ -47,16 +48,13 @@ ALLOWED = {
         Dropout AlphaDropout GaussianDropout GaussianNoise ActivityRegularization
         Flatten Reshape Permute RepeatVector Add Subtract Multiply Average Maximum
         Minimum Concatenate Dot DepthwiseConv2D SeparableConv2D Conv2DTranspose
-        """.split()
-    )
-    | {
-        f"{kind}{n}D"
-        for n in (1, 2, 3)
-        for kind in """
-        Conv AveragePooling MaxPooling GlobalAveragePooling GlobalMaxPooling Cropping
-        UpSampling ZeroPadding SpatialDropout
-        """.split()
-    },
+        Conv1D Conv2D Conv3D AveragePooling1D AveragePooling2D AveragePooling3D
+        MaxPooling1D MaxPooling2D MaxPooling3D GlobalAveragePooling1D
+        GlobalAveragePooling2D GlobalAveragePooling3D GlobalMaxPooling1D
+        GlobalMaxPooling2D GlobalMaxPooling3D Cropping1D Cropping2D Cropping3D
+        UpSampling1D UpSampling2D UpSampling3D ZeroPadding1D ZeroPadding2D
+        ZeroPadding3D SpatialDropout1D SpatialDropout2D SpatialDropout3D
+        """,
 }
 # Modules whose classes do nothing but calculate: any class, but no function.
 ALLOWED_MODULES = (
@@ -98,12 +96,9 @@ def write_archive(file, kind, state):
     versions = {name: version(name) for name in VERSIONED}
     header = {"format": FORMAT_VERSION, "kind": kind, "versions": versions}
     header["state"] = encode(state, arrays)
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    np.savez(file, *arrays)
+    with zipfile.ZipFile(file, "a") as archive:
         archive.writestr(HEADER, json.dumps(header))
-        for position, array in enumerate(arrays):
-            data = io.BytesIO()
-            np.save(data, array, allow_pickle=False)
-            archive.writestr(f"{position}.npy", data.getvalue())
 
 
 def read_archive(file):
@@ -144,14 +139,15 @@ def _zip_members(file):
         entries = archive.infolist()
         names = [entry.filename for entry in entries]
         require(len(set(names)) == len(names), f"it holds members twice: {names}")
-        for entry in entries:
-            require(
-                entry.compress_type == zipfile.ZIP_STORED
-                and entry.compress_size == entry.file_size,
-                "it has compressed members, which save never writes",
-            )
         require(
-            sum(entry.file_size for entry in entries) <= file.seek(0, io.SEEK_END),
+            all(
+                (e.compress_type, e.compress_size) == (0, e.file_size) for e in entries
+            ),
+            "it has compressed members, which save never writes",
+        )
+        n_bytes = sum(entry.file_size for entry in entries)
+        require(
+            n_bytes <= file.seek(0, io.SEEK_END),
             "its members declare more bytes than it has",
         )
         return {entry.filename: archive.read(entry) for entry in entries}
@@ -216,7 +212,7 @@ def _decode(form, members):
         return {key: _decode(item, members) for key, item in form.items()}
     kind, items = form[TYPE], _decode(form["items"], members)
     if kind == "ndarray":
-        return _decoded_array(f"{items}.npy", members)
+        return _decoded_array(f"arr_{items}.npy", members)
     if kind in ("tuple", "dict"):
         return {"tuple": tuple, "dict": dict}[kind](items)
     require(kind in SAVABLE_TASKS, f"it holds a value of the unknown type {kind!r}")
@@ -264,11 +260,11 @@ def network_state(model):
     """
     import keras
 
-    config = keras.saving.serialize_keras_object(model)
-    for node in _dicts(config):
-        node.pop("compile_config", None)
-        # It would choose among the classes that the user registered.
-        node.pop("registered_name", None)
+    def without_training(node):
+        return {key: node[key] for key in node if key not in NEVER_SAVED}
+
+    text = json.dumps(keras.saving.serialize_keras_object(model))
+    config = json.loads(text, object_hook=without_training)
     values = [np.asarray(variable.numpy()) for variable in model.variables]
     return {
         "keras": keras.__version__,
@@ -297,15 +293,18 @@ def network_from_state(state):
 
     check_keys("a network in it", state, {"keras", "config", "variables"})
     text, values = state["config"], state["variables"]
-    config = json.loads(text)
-    for node in _dicts(config):
-        _check_part(node)
-    require(_n_calls(config) <= MAX_CALLS, f"it calls more than {MAX_CALLS} layers")
     try:
         with warnings.catch_warnings(), seeded(0):  # no initial weight is kept
             warnings.simplefilter("ignore")
-            _check_variables(text, values)
-            model = _deserialized(text)
+            # The state of Keras is one per thread: this one's ends with it.
+            with ThreadPoolExecutor(1) as thread:
+                expected = thread.submit(_described_variables, text).result()
+            found = [(value.shape, value.dtype) for value in values]
+            for pair in zip_longest(found, expected):
+                require(
+                    pair[0] == pair[1], "stored is {}, but it takes {}".format(*pair)
+                )
+            model = _built(text)
         for variable, value in zip(model.variables, values, strict=True):
             variable.assign(value.view(variable.dtype))
     except Exception as error:
@@ -324,72 +323,47 @@ def _stored_dtype(dtype):
     return np.dtype(f"u{dtype.itemsize}") if dtype.kind == "V" else dtype
 
 
-def _deserialized(text):
-    """Let Keras build a network from the text of its configuration."""
-    import keras
-
-    # Keras changes the configuration that it is given.
-    return keras.saving.deserialize_keras_object(json.loads(text), safe_mode=True)
-
-
-def _check_variables(text, values):
-    """Compare arrays with the variables of a network, without making these."""
+def _described_variables(text):
+    """Return shape and dtype of each variable of a network, without making them."""
     import keras
     import tensorflow as tf
 
     from .._runtime import seeded
 
-    def described_variables():
-        # Operations enter the graph and are not run; initializers are not called.
-        scope = keras.StatelessScope(initialize_variables=False)
-        with seeded(0), tf.Graph().as_default(), scope:
-            variables = _deserialized(text).variables
-            return [(tuple(x.shape), np.dtype(x.dtype)) for x in variables]
+    # Operations enter the graph and are not run; initializers are not called.
+    scope = keras.StatelessScope(initialize_variables=False)
+    with seeded(0), tf.Graph().as_default(), scope:
+        variables = _built(text).variables
+    return [(tuple(x.shape), _stored_dtype(np.dtype(x.dtype))) for x in variables]
 
-    # The state of Keras is one per thread: this one's ends with it.
-    with ThreadPoolExecutor(1) as thread:
-        expected = thread.submit(described_variables).result()
-    require(
-        len(values) == len(expected),
-        f"it has {len(expected)} variables, but {len(values)} are stored",
-    )
-    for value, (shape, dtype) in zip(values, expected, strict=True):
-        found = getattr(value, "shape", None), getattr(value, "dtype", None)
-        require(
-            found == (shape, _stored_dtype(dtype)),
-            f"it has a variable of shape {shape} and {dtype}, but stored is one of "
-            f"shape {found[0]} and {found[1]}",
+
+def _built(text):
+    """Check the text of a configuration, and let Keras build the network."""
+    import keras
+
+    config = json.loads(text, object_hook=_checked_part)
+    require(_n_calls(config) <= MAX_CALLS, f"it calls more than {MAX_CALLS} layers")
+    return keras.saving.deserialize_keras_object(config, safe_mode=True)
+
+
+def _checked_part(node):
+    """Return a part of a network, or refuse what is not known to be harmless."""
+    added = node.keys() & NEVER_SAVED
+    require(not added, f"it has the settings {added}, which save never writes")
+    if "class_name" in node:
+        module, name, config = (
+            node.get("module"),
+            node["class_name"],
+            node.get("config"),
         )
-
-
-def _dicts(node):
-    """Yield every dict in a tree of JSON."""
-    pending = [node]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, dict):
-            yield node
-            pending.extend(node.values())
-        elif isinstance(node, list):
-            pending.extend(node)
-
-
-def _check_part(node):
-    """Refuse a part of a network that is not of Keras and known to be harmless."""
-    added = node.keys() & {"compile_config", "registered_name"}
-    require(not added, f"a network in it has a {added}, which save never writes")
-    if "class_name" not in node:
-        return
-    module, name = node.get("module"), node["class_name"]
-    harmless = name in ALLOWED.get(module, ()) or (
-        module in ALLOWED_MODULES and name[:1].isupper()
-    )
-    what = f"{name} {node.get('config')!r}" if name == "function" else name
-    require(
-        harmless,
-        "a network in it has a part that is not among those of Keras known to be "
-        f"harmless: {what} from {module}",
-    )
+        what = f"{name} {config!r}" if isinstance(config, str) else name
+        require(
+            name in ALLOWED.get(module, "").split()
+            or (module in ALLOWED_MODULES and name[:1].isupper()),
+            "it has a part that is not among those of Keras known to be harmless: "
+            f"{what} from {module}",
+        )
+    return node
 
 
 def _n_calls(layer):
