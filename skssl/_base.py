@@ -1,8 +1,8 @@
 """What both estimators share: how they are saved without pickle.
 
-An estimator owns what it saves. Each has a method `_saved_state`, and a class method
-`_from_saved_state` that takes such a state from a file that nobody need trust, and so
-checks all of it.
+An estimator owns what it saves: it names the attributes, and extends
+`_from_saved_state`, which takes a state from a file that nobody need trust, by checks
+of these.
 """
 
 import math
@@ -21,11 +21,18 @@ from ._storage.archive import check_keys, require
 REPLACED = ("estimator", "encoder", "pretext", "random_state")
 # Folders of this machine, from which joblib unpickles: never taken from a file.
 LOCAL = ("memory", "checkpoint_dir")
-SHARED_KEYS = {"params", "network", "n_features_in", "feature_names_in"}
 
 
 class SavableMixin:
-    """Gives an estimator its `save`."""
+    """Gives an estimator its `save`.
+
+    Attributes
+    ----------
+    _saved_network : str
+        Name of the fitted attribute that is its network.
+    _saved_attributes : tuple of str
+        Names of its other fitted attributes that :func:`encode` takes.
+    """
 
     def save(self, path):
         """Save the fitted estimator without pickle.
@@ -60,7 +67,7 @@ class SavableMixin:
         """
         path = os.path.abspath(os.fspath(path))
         name = type(self).__name__
-        if "_saved_state" not in vars(type(self)):
+        if "_saved_network" not in vars(type(self)):
             raise TypeError(
                 "Only the estimators of skssl themselves can be saved, got "
                 f"{self!r}. {_with_pickle(self)}"
@@ -83,8 +90,8 @@ class SavableMixin:
                 ) from error
             os.replace(temporary, path)
 
-    def _shared_state(self, model):
-        """Return the state that every estimator has, its network included."""
+    def _saved_state(self):
+        """Return all that the estimator needs to come back."""
         params = self.get_params(deep=False)
         names = getattr(self, "feature_names_in_", None)
         return {
@@ -93,27 +100,34 @@ class SavableMixin:
                 for name, value in params.items()
                 if name not in LOCAL
             },
-            "network": archive.network_state(model),
-            "n_features_in": self.n_features_in_,
-            "feature_names_in": None if names is None else names.tolist(),
+            "network": archive.network_state(getattr(self, self._saved_network)),
+            "feature_names_in_": None if names is None else names.tolist(),
+            **{name: getattr(self, name) for name in self._saved_attributes},
         }
 
     @classmethod
-    def _from_shared_state(cls, state, own_keys):
-        """Return an estimator with the state that every one has, and its network.
-
-        The state must have the keys of `_shared_state` and `own_keys`.
-        """
-        check_keys(cls.__name__, state, SHARED_KEYS | own_keys)
-        params, names = state["params"], state["feature_names_in"]
+    def _from_saved_state(cls, state):
+        """Return an estimator from a state, of which it checks what both share."""
+        keys = {"params", "network", "feature_names_in_", *cls._saved_attributes}
+        check_keys(cls.__name__, state, keys)
+        params, names = state["params"], state["feature_names_in_"]
         require(params.keys().isdisjoint(LOCAL), f"it has a parameter of {LOCAL}")
         estimator = cls(**params)
+        for name in cls._saved_attributes:
+            setattr(estimator, name, state[name])
         model = archive.network_from_state(state["network"])
-        shape = estimator.image_shape_ = _checked_image_shape(model)
-        n_features = estimator.n_features_in_ = state["n_features_in"]
+        setattr(estimator, cls._saved_network, model)
+        shape = model.input_shape
+        backbone = model.get_layer("backbone")
         require(
-            type(n_features) is int and 1 <= n_features <= math.prod(shape),
-            f"it has {n_features!r} features for images of shape {shape}",
+            (backbone.input_shape, len(backbone.output_shape)) == (shape, 2)
+            and [type(n) for n in shape[1:]] == [int, int, int],
+            f"a network in it takes no images, but {shape}, or its backbone others",
+        )
+        estimator.image_shape_, n_features = shape[1:], estimator.n_features_in_
+        require(
+            type(n_features) is int and 1 <= n_features <= math.prod(shape[1:]),
+            f"it has {n_features!r} features for images of shape {shape[1:]}",
         )
         if names is not None:
             require(
@@ -121,7 +135,7 @@ class SavableMixin:
                 "its feature names are no list of one text per feature",
             )
             estimator.feature_names_in_ = np.array(names, dtype=object)
-        return estimator, model
+        return estimator
 
 
 def _with_pickle(estimator):
@@ -143,17 +157,6 @@ def _replaced(name, value):
     return value
 
 
-def _checked_image_shape(model):
-    """Return the shape of the images that a network and its backbone take."""
-    backbone, shape = model.get_layer("backbone"), model.input_shape
-    require(
-        (backbone.input_shape, len(backbone.output_shape)) == (shape, 2)
-        and [type(n) for n in shape[1:]] == [int, int, int],
-        f"a network in it takes no images, but {shape}, or its backbone takes others",
-    )
-    return shape[1:]
-
-
 def check_outputs(model, expected):
     """Refuse a network from a file that has none of the expected numbers of outputs."""
     require(
@@ -163,15 +166,14 @@ def check_outputs(model, expected):
     )
 
 
-def checked_history(history):
-    """Return a history from a file, or refuse one that is no dict of numbers."""
+def check_history(history):
+    """Refuse a history from a file that is no dict of lists of numbers."""
     require(
         all(
             type(values) is list and _is_numeric(values) for values in history.values()
         ),
         "its history is no dict of lists of numbers",
     )
-    return history
 
 
 def _is_numeric(value):

@@ -19,7 +19,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from ._base import SavableMixin, check_outputs, checked_history
+from ._base import SavableMixin, check_history, check_outputs
 from ._data.images import channels_first_hint, validate_images, warn_of_volumes
 from ._data.labels import encode_labels, known_labels, label_array
 from ._data.training_set import distinct_images, merge_equal_rows
@@ -825,19 +825,20 @@ class SelfSupervisedClassifier(
         images = validate_images(self, X, reset=False, allow_views=True)
         return images[:, 0] if images.ndim == 5 and not keep_views else images
 
+    _saved_network = "model_"
+    _saved_attributes = "n_features_in_", "classes_", "finetune_history_"
+
     def _saved_state(self):
         encoder = self.encoder_
-        return self._shared_state(self.model_) | {
-            "encoder": None if encoder is None else encoder._saved_state(),
-            "classes": self.classes_,
-            "finetune_history": self.finetune_history_,
-        }
+        state = None if encoder is None else encoder._saved_state()
+        return {**super()._saved_state(), "encoder_": state}
 
     @classmethod
     def _from_saved_state(cls, state):
-        own_keys = {"encoder", "classes", "finetune_history"}
-        classifier, model = cls._from_shared_state(state, own_keys)
-        classes, encoder = state["classes"], state["encoder"]
+        classifier = super()._from_saved_state(
+            {name: value for name, value in state.items() if name != "encoder_"}
+        )
+        encoder, classes = state["encoder_"], classifier.classes_
         require(
             isinstance(classes, np.ndarray)
             and len(classes) >= 2
@@ -845,9 +846,10 @@ class SelfSupervisedClassifier(
             "its classes are no sorted array of distinct labels",
         )
         n_classes = len(classes)
-        check_outputs(model, {n_classes, 1} if n_classes == 2 else {n_classes})
-        classifier.classes_, classifier.model_ = classes, model
-        classifier.finetune_history_ = checked_history(state["finetune_history"])
+        check_outputs(
+            classifier.model_, {n_classes, 1 if n_classes == 2 else n_classes}
+        )
+        check_history(classifier.finetune_history_)
         if encoder is not None:
             encoder = SelfSupervisedEncoder._from_saved_state(encoder)
             require(

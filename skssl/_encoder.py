@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from ._base import SavableMixin, check_outputs, checked_history
+from ._base import SavableMixin, check_history, check_outputs
 from ._data.images import validate_images, warn_of_channels_first
 from ._data.training_set import distinct_images
 from ._networks.identity import identity
@@ -418,24 +418,21 @@ class SelfSupervisedEncoder(
     def _n_features_out(self):
         return self.backbone_.output_shape[-1]
 
-    def _saved_state(self):
-        own = {"pretext": self.pretext_, "history": self.history_}
-        return self._shared_state(self.pretext_model_) | own
+    _saved_network = "pretext_model_"
+    _saved_attributes = "n_features_in_", "pretext_", "history_"
 
     @classmethod
     def _from_saved_state(cls, state):
-        encoder, model = cls._from_shared_state(state, {"pretext", "history"})
-        batch_size, pretext = encoder.batch_size, state["pretext"]
+        encoder = super()._from_saved_state(state)
+        batch_size, pretext = encoder.batch_size, encoder.pretext_
         require(
             type(batch_size) is int and batch_size >= 1,  # it is used after `fit`, too
             f"its batch_size is {batch_size!r}",
         )
         # As in `fit`, which checks the images' shape; and bytes that take no memory.
-        images = np.broadcast_to(np.uint8(0), (1, *encoder.image_shape_))
-        encoder.pretext_ = pretext.fit(images)
+        pretext.fit(np.broadcast_to(np.uint8(0), (1, *encoder.image_shape_)))
         require(type(pretext.n_views) is int, f"it has {pretext.n_views!r} views")
-        check_outputs(model, {pretext.n_views})
-        encoder.history_ = checked_history(state["history"])
-        encoder.pretext_model_ = model
-        encoder.backbone_ = model.get_layer("backbone")
+        check_outputs(encoder.pretext_model_, {pretext.n_views})
+        check_history(encoder.history_)
+        encoder.backbone_ = encoder.pretext_model_.get_layer("backbone")
         return encoder

@@ -102,7 +102,7 @@ def state_changed(original, rng):
 def network_changed(original, rng):
     members = read_zip(original)
     header = json.loads(members["estimator.json"])
-    state = [header["state"], header["state"]["encoder"]][rng.integers(2)]
+    state = [header["state"], header["state"]["encoder_"]][rng.integers(2)]
     network, change = state["network"], changed_json if rng.integers(4) else flipped
     config = change(network["config"].encode(), rng)
     network["config"] = config.decode(errors="replace")

@@ -134,7 +134,7 @@ def typed(kind, items):
 
 def network_in(header, of):
     """Return what the JSON holds of the network of the classifier or its encoder."""
-    state = header["state"] if of == "classifier" else header["state"]["encoder"]
+    state = header["state"] if of == "classifier" else header["state"]["encoder_"]
     return state["network"]
 
 
@@ -523,7 +523,7 @@ def test_unexpected_members_are_refused(name, path, tmp_path):
 
 def test_arrays_that_nothing_names_are_refused(path, tmp_path):
     def change(header):
-        header["state"]["encoder"] = None
+        header["state"]["encoder_"] = None
 
     load(changed_state(path, tmp_path / "estimator", change))
     changed_state(path, tmp_path / "estimator", change, all_arrays=True)
@@ -583,19 +583,19 @@ def test_bombs_are_refused(path, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda h: h.update(format=3), "format 3, but .* reads format 2: update skssl"),
-        (lambda h: h.update(format=1), "format 1, but .* reads format 2: no release"),
-        (lambda h: h.update(format="2"), "format '2', but .*: no release"),
-        (lambda h: h.update(format=None), "format None, but .*: no release"),
+        (lambda h: h.update(format=3), "format 3, but .* reads format 2: update"),
+        (lambda h: h.update(format=1), "format 1, but .* reads format 2: .*save anew"),
+        (lambda h: h.update(format="2"), "format '2', but .*save anew"),
+        (lambda h: h.update(format=None), "format None, but .*save anew"),
         (lambda h: h.update(kind="os"), "unknown kind 'os'"),
         (lambda h: h.update(more=1), "estimator.json holds .*more"),
-        (lambda h: h["state"].pop("classes"), "holds .*, not .*classes"),
+        (lambda h: h["state"].pop("classes_"), "holds .*, not .*classes"),
         (lambda h: h["state"].pop("network"), "holds .*, not .*network"),
-        (lambda h: h["state"].update(n_features_in=65), "65 features"),
-        (lambda h: h["state"].update(feature_names_in=["a"]), "feature names"),
-        (lambda h: h["state"].update(feature_names_in="a" * 64), "feature names"),
-        (lambda h: h["state"].update(finetune_history={"a": ["b"]}), "its history"),
-        (lambda h: h["state"].update(finetune_history={"a": 1}), "its history"),
+        (lambda h: h["state"].update(n_features_in_=65), "65 features"),
+        (lambda h: h["state"].update(feature_names_in_=["a"]), "feature names"),
+        (lambda h: h["state"].update(feature_names_in_="a" * 64), "feature names"),
+        (lambda h: h["state"].update(finetune_history_={"a": ["b"]}), "its history"),
+        (lambda h: h["state"].update(finetune_history_={"a": 1}), "its history"),
         (lambda h: h["state"]["params"].update(evil=1), "unexpected keyword .*'evil'"),
         (lambda h: h["state"]["params"].update(memory="/"), "a parameter of .*memory"),
         (
@@ -620,7 +620,7 @@ def test_bombs_are_refused(path, tmp_path):
             r"it holds no arr_\.\./evil\.npy",
         ),
         (
-            lambda h: h["state"]["params"].update(verbose=h["state"]["classes"]),
+            lambda h: h["state"]["params"].update(verbose=h["state"]["classes_"]),
             r"it holds no arr_\d+\.npy",
         ),
     ],
@@ -660,7 +660,10 @@ def test_a_wrong_state_is_refused(change, message, path, tmp_path):
 )
 def test_wrong_classes_are_refused(classes, message, path, tmp_path):
     target = changed_array(
-        path, tmp_path / "estimator", lambda _: classes, lambda h: h["state"]["classes"]
+        path,
+        tmp_path / "estimator",
+        lambda _: classes,
+        lambda h: h["state"]["classes_"],
     )
     with pytest.raises(ValueError, match=f"cannot be loaded: .*({message})"):
         load(target)
@@ -671,7 +674,7 @@ def test_classes_that_are_no_array_are_refused(path, tmp_path):
         target = changed_state(
             path,
             tmp_path / "estimator",
-            lambda header, classes=classes: header["state"].update(classes=classes),
+            lambda header, classes=classes: header["state"].update(classes_=classes),
         )
         with pytest.raises(ValueError, match="no sorted array of distinct labels"):
             load(target)
@@ -682,24 +685,24 @@ def test_classes_that_are_no_array_are_refused(path, tmp_path):
     [
         (lambda e: e["params"].update(batch_size=0), "its batch_size is 0"),
         (lambda e: e["params"].update(batch_size="64"), "its batch_size is '64'"),
-        (lambda e: e.update(pretext=7), "'int' object has no attribute 'fit'"),
+        (lambda e: e.update(pretext_=7), "'int' object has no attribute 'fit'"),
         (
-            lambda e: e.update(pretext=typed("GivenViews", {"n_views": 2.0})),
+            lambda e: e.update(pretext_=typed("GivenViews", {"n_views": 2.0})),
             "it has 2.0 views",
         ),
         (
-            lambda e: e.update(pretext=typed("RotationPretext", {"angles": [0, 45]})),
+            lambda e: e.update(pretext_=typed("RotationPretext", {"angles": [0, 45]})),
             "angles must be multiples of 90",
         ),
         (
-            lambda e: e.update(pretext=typed("RotationPretext", {})),
+            lambda e: e.update(pretext_=typed("RotationPretext", {})),
             r"outputs of shape \(None, 2\), expected \(None, 4\)",
         ),
     ],
 )
 def test_a_wrong_encoder_is_refused(change, message, path, tmp_path):
     def change_encoder(header):
-        change(header["state"]["encoder"])
+        change(header["state"]["encoder_"])
 
     target = changed_state(path, tmp_path / "estimator", change_encoder)
     with pytest.raises(ValueError, match=f"cannot be loaded: .*{message}"):
@@ -811,9 +814,9 @@ def test_an_encoder_for_other_images_is_refused(encoder, path, tmp_path):
     for k, reference in enumerate(state["network"]["variables"]):
         members[f"arr_{1000 + k}.npy"] = others[f"arr_{reference['items']}.npy"]
         reference["items"] = 1000 + k
-    for reference in header["state"]["encoder"]["network"]["variables"]:
+    for reference in header["state"]["encoder_"]["network"]["variables"]:
         del members[f"arr_{reference['items']}.npy"]
-    header["state"]["encoder"] = state
+    header["state"]["encoder_"] = state
     write_zip(tmp_path / "both", {**members, "estimator.json": json.dumps(header)})
     with pytest.raises(ValueError, match="encoder takes images of another shape"):
         load(tmp_path / "both")
@@ -824,7 +827,7 @@ def test_more_features_than_the_images_have_are_refused(path, tmp_path):
         target = changed_state(
             path,
             tmp_path / "estimator",
-            lambda header, n=n_features: header["state"].update(n_features_in=n),
+            lambda header, n=n_features: header["state"].update(n_features_in_=n),
         )
         with pytest.raises(ValueError, match=r"features for images of shape \(8, 8, 1"):
             load(target)

@@ -9,6 +9,7 @@ checked, then the shape of every variable, before Keras builds it, in its safe m
 import io
 import json
 import math
+import re
 import sys
 import warnings
 import zipfile
@@ -33,7 +34,8 @@ MAX_CALLS = 20_000  # of layers, where nested networks that are called twice mul
 
 # What a network may consist of. Not in it: layers that run code (Lambda, TFSMLayer,
 # TorchModuleWrapper, …), that read files (StringLookup, TextVectorization, …), and
-# those that unroll a loop as long as the file likes (RNN, TimeDistributed, …).
+# those that unroll a loop as long as the file likes (RNN, TimeDistributed, …). The
+# asterisk stands for a number of dimensions.
 ALLOWED = {
     None: "__keras_tensor__ __slice__ __ellipsis__",
     "keras": "DTypePolicy Sequential",
@@ -47,13 +49,9 @@ ALLOWED = {
         RandomContrast RandomCrop RandomFlip RandomRotation RandomTranslation RandomZoom
         Dropout AlphaDropout GaussianDropout GaussianNoise ActivityRegularization
         Flatten Reshape Permute RepeatVector Add Subtract Multiply Average Maximum
-        Minimum Concatenate Dot DepthwiseConv2D SeparableConv2D Conv2DTranspose
-        Conv1D Conv2D Conv3D AveragePooling1D AveragePooling2D AveragePooling3D
-        MaxPooling1D MaxPooling2D MaxPooling3D GlobalAveragePooling1D
-        GlobalAveragePooling2D GlobalAveragePooling3D GlobalMaxPooling1D
-        GlobalMaxPooling2D GlobalMaxPooling3D Cropping1D Cropping2D Cropping3D
-        UpSampling1D UpSampling2D UpSampling3D ZeroPadding1D ZeroPadding2D
-        ZeroPadding3D SpatialDropout1D SpatialDropout2D SpatialDropout3D
+        Minimum Concatenate Dot Conv*D Conv*DTranspose DepthwiseConv*D SeparableConv*D
+        AveragePooling*D MaxPooling*D GlobalAveragePooling*D GlobalMaxPooling*D
+        Cropping*D UpSampling*D ZeroPadding*D SpatialDropout*D
         """,
 }
 # Modules whose classes do nothing but calculate: any class, but no function.
@@ -119,13 +117,10 @@ def read_archive(file):
     members = _zip_members(file)
     require(HEADER in members, f"it holds no {HEADER}")
     header = json.loads(members.pop(HEADER))
-    found = header["format"]
-    newer = isinstance(found, int) and found > FORMAT_VERSION
-    remedy = "update skssl" if newer else "no release wrote that, so save it anew"
     require(
-        found == FORMAT_VERSION,
-        f"it has format {found!r}, but this version of skssl reads format "
-        f"{FORMAT_VERSION}: {remedy}",
+        header["format"] == FORMAT_VERSION,
+        f"it has format {header['format']!r}, but this version of skssl reads format "
+        f"{FORMAT_VERSION}: update skssl where it is older, or else save anew",
     )
     check_keys(HEADER, header, HEADER_KEYS)
     state = _decode(header["state"], members)
@@ -139,10 +134,9 @@ def _zip_members(file):
         entries = archive.infolist()
         names = [entry.filename for entry in entries]
         require(len(set(names)) == len(names), f"it holds members twice: {names}")
+        stored = [(zipfile.ZIP_STORED, entry.file_size) for entry in entries]
         require(
-            all(
-                (e.compress_type, e.compress_size) == (0, e.file_size) for e in entries
-            ),
+            [(entry.compress_type, entry.compress_size) for entry in entries] == stored,
             "it has compressed members, which save never writes",
         )
         n_bytes = sum(entry.file_size for entry in entries)
@@ -289,22 +283,18 @@ def network_from_state(state):
     import keras
 
     from .._networks.graph import all_layers
-    from .._runtime import seeded
 
     check_keys("a network in it", state, {"keras", "config", "variables"})
     text, values = state["config"], state["variables"]
+    _check_configuration(text)
     try:
-        with warnings.catch_warnings(), seeded(0):  # no initial weight is kept
-            warnings.simplefilter("ignore")
-            # The state of Keras is one per thread: this one's ends with it.
-            with ThreadPoolExecutor(1) as thread:
-                expected = thread.submit(_described_variables, text).result()
-            found = [(value.shape, value.dtype) for value in values]
-            for pair in zip_longest(found, expected):
-                require(
-                    pair[0] == pair[1], "stored is {}, but it takes {}".format(*pair)
-                )
-            model = _built(text)
+        # The state of Keras is one per thread: this one's ends with it.
+        with ThreadPoolExecutor(1) as thread:
+            expected = thread.submit(_described_variables, text).result()
+        found = [(value.shape, value.dtype) for value in values]
+        for pair in zip_longest(found, expected):
+            require(len(set(pair)) == 1, "stored is {}, but it takes {}".format(*pair))
+        model = _built(text)
         for variable, value in zip(model.variables, values, strict=True):
             variable.assign(value.view(variable.dtype))
     except Exception as error:
@@ -328,42 +318,44 @@ def _described_variables(text):
     import keras
     import tensorflow as tf
 
-    from .._runtime import seeded
-
     # Operations enter the graph and are not run; initializers are not called.
-    scope = keras.StatelessScope(initialize_variables=False)
-    with seeded(0), tf.Graph().as_default(), scope:
+    with tf.Graph().as_default(), keras.StatelessScope(initialize_variables=False):
         variables = _built(text).variables
     return [(tuple(x.shape), _stored_dtype(np.dtype(x.dtype))) for x in variables]
 
 
 def _built(text):
-    """Check the text of a configuration, and let Keras build the network."""
+    """Let Keras build a network from the text of its configuration."""
     import keras
 
-    config = json.loads(text, object_hook=_checked_part)
-    require(_n_calls(config) <= MAX_CALLS, f"it calls more than {MAX_CALLS} layers")
-    return keras.saving.deserialize_keras_object(config, safe_mode=True)
+    from .._runtime import seeded
+
+    config = json.loads(text)  # anew, for Keras changes what it is given
+    with warnings.catch_warnings(), seeded(0):  # no initial weight is kept
+        warnings.simplefilter("ignore")
+        return keras.saving.deserialize_keras_object(config, safe_mode=True)
 
 
-def _checked_part(node):
-    """Return a part of a network, or refuse what is not known to be harmless."""
-    added = node.keys() & NEVER_SAVED
-    require(not added, f"it has the settings {added}, which save never writes")
-    if "class_name" in node:
-        module, name, config = (
-            node.get("module"),
-            node["class_name"],
-            node.get("config"),
-        )
-        what = f"{name} {config!r}" if isinstance(config, str) else name
-        require(
-            name in ALLOWED.get(module, "").split()
-            or (module in ALLOWED_MODULES and name[:1].isupper()),
-            "it has a part that is not among those of Keras known to be harmless: "
-            f"{what} from {module}",
-        )
-    return node
+def _check_configuration(text):
+    """Refuse a network with a part that is not of Keras and known to be harmless."""
+    parts = []  # the inner ones first
+    config = json.loads(text, object_hook=lambda part: parts.append(part) or part)
+    for part in reversed(parts):
+        added = part.keys() & NEVER_SAVED
+        require(not added, f"a network in it has {added}, which save never writes")
+        if "class_name" in part:
+            module, name = part.get("module"), part["class_name"]
+            settings = f" {part['config']!r}" if name == "function" else ""
+            require(
+                re.sub(r"[123]D", "*D", name) in ALLOWED.get(module, "").split()
+                or (module in ALLOWED_MODULES and name[:1].isupper()),
+                "a network in it has a part that is not among those of Keras known to "
+                f"be harmless: {name}{settings} from {module}",
+            )
+    require(
+        _n_calls(config) <= MAX_CALLS,
+        f"a network in it calls more than {MAX_CALLS} layers",
+    )
 
 
 def _n_calls(layer):
