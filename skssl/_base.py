@@ -1,8 +1,7 @@
 """What both estimators share: how they are saved without pickle.
 
-An estimator owns what it saves: it names the attributes, and extends
-`_from_saved_state`, which takes a state from a file that nobody need trust, by checks
-of these.
+An estimator owns what it saves. It names its fitted attributes, and it extends
+`_from_saved_state` by checks of these, because a stranger may have written the file.
 """
 
 import math

@@ -835,10 +835,10 @@ class SelfSupervisedClassifier(
 
     @classmethod
     def _from_saved_state(cls, state):
-        classifier = super()._from_saved_state(
-            {name: value for name, value in state.items() if name != "encoder_"}
-        )
-        encoder, classes = state["encoder_"], classifier.classes_
+        own_state = dict(state)
+        encoder = own_state.pop("encoder_")
+        classifier = super()._from_saved_state(own_state)
+        classes = classifier.classes_
         require(
             isinstance(classes, np.ndarray)
             and len(classes) >= 2

@@ -309,6 +309,34 @@ def test_harmless_networks_come_back(tmp_path):
     assert trainable(loaded) == trainable(classifier)
 
 
+def test_networks_of_other_dtypes_come_back(tmp_path):
+    import keras
+    from keras import layers
+
+    def build_mixed(meta):
+        inputs = keras.Input((8, 8, 1))
+        x = layers.Conv1D(2, 3, dtype="bfloat16", trainable=False)(
+            layers.Flatten()(inputs)[..., None]
+        )
+        x = layers.Dense(3, dtype="float64")(layers.GlobalMaxPooling1D()(x))
+        return keras.Model(inputs, layers.Dense(10, dtype="float32")(x))
+
+    classifier = supervised(build_mixed)
+    loaded = reloaded(classifier, tmp_path)
+    assert_same(loaded, classifier, methods=["predict_proba", "transform"])
+    dtypes = [variable.dtype for variable in classifier.model_.variables]
+    assert {"bfloat16", "float64", "float32"} <= set(dtypes)
+    assert [variable.dtype for variable in loaded.model_.variables] == dtypes
+
+
+def test_missing_values_in_a_history_come_back(binary, tmp_path):
+    classifier = copy(binary)
+    classifier.finetune_history_ = {"loss": [float("nan"), 0.5], "recall": [[1.0, 0.0]]}
+    loaded = reloaded(classifier, tmp_path)
+    assert_array_equal(loaded.finetune_history_["loss"], [np.nan, 0.5])
+    assert loaded.finetune_history_["recall"] == [[1.0, 0.0]]
+
+
 # Parameters
 
 
@@ -634,10 +662,13 @@ def test_a_wrong_state_is_refused(change, message, path, tmp_path):
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (npy(np.array([print] * 10)), r"neither numbers, booleans nor text, but \|O"),
-        (npy(np.arange(10).astype("M8[D]")), "neither numbers, .*M8"),
-        (npy(np.zeros(10, "i4,i4")), "neither numbers, .*V8"),
-        (npy_header("<U0", (10**12,)), "neither numbers, .*U0"),
+        (
+            npy(np.array([print] * 10)),
+            r"must hold booleans, numbers or text .* declares \|O",
+        ),
+        (npy(np.arange(10).astype("M8[D]")), "must hold .* declares <M8"),
+        (npy(np.zeros(10, "i4,i4")), r"must hold .* declares \|V8"),
+        (npy_header("<U0", (10**12,)), "must hold .* declares <U0"),
         (npy(np.arange(-10, 0, dtype="<i4").view("<U1")), "holds no text"),
         (npy(np.arange(-10, 0, dtype=">i4").view(">U1")), "holds no text"),
         (npy(np.arange(9, -1, -1)), "no sorted array of distinct labels"),
@@ -645,12 +676,12 @@ def test_a_wrong_state_is_refused(change, message, path, tmp_path):
         (npy(np.arange(10.0)[:, np.newaxis]), "no sorted array of distinct labels"),
         (npy(np.arange(1)), "no sorted array of distinct labels"),
         (npy(np.float64(7)), "TypeError|no sorted array"),
-        (npy_header("<U99999999", (10,)), "declares <U99999999 .*, but has 0 bytes"),
-        (npy_header("<i8", (-1, -10)), "declares <i8 .*, but has 0 bytes"),
-        (npy_header("<i8", (10**30,)), "declares <i8 .*, but has 0 bytes"),
+        (npy_header("<U99999999", (10,)), "in 0 bytes, but declares <U99999999"),
+        (npy_header("<i8", (-1, -10)), "in 0 bytes, but declares <i8"),
+        (npy_header("<i8", (10**30,)), "in 0 bytes, but declares <i8"),
         (npy(np.arange(9)), r"outputs of shape \(None, 10\), expected \(None, 9\)"),
-        (npy(np.arange(10)) + bytes(8), "declares <i8 .*, but has 88 bytes"),
-        (npy(np.arange(10))[:-1], "declares <i8 .*, but has 79 bytes"),
+        (npy(np.arange(10)) + bytes(8), "in 88 bytes, but declares <i8"),
+        (npy(np.arange(10))[:-1], "in 79 bytes, but declares <i8"),
         (npy(np.arange(10))[:20], "ValueError|EOF|expected"),
         (b"", "magic string"),
         (pickle.dumps(np.arange(10)), "magic string"),
@@ -860,12 +891,18 @@ def test_a_network_without_backbone_is_refused(path, tmp_path):
         ),
         (lambda data: npy(np.load(io.BytesIO(data))[:2]), r"stored is \(\(2, 3"),
         (lambda data: npy(np.load(io.BytesIO(data)).ravel()), r"stored is \(\(18,\)"),
-        (lambda data: npy(np.load(io.BytesIO(data)).astype(object)), r"but \|O"),
-        (lambda data: npy_header("|O", (3, 3, 1, 2)), r"but \|O"),
-        (lambda data: npy_header("<f4", (3, 3, 1, 2)), "but has 0 bytes"),
-        (lambda data: npy_header("<f4", (10**6, 10**6)), "but has 0 bytes"),
-        (lambda data: data + bytes(4), "but has 76 bytes"),
-        (lambda data: data[:-4], "but has 68 bytes"),
+        (
+            lambda data: npy(np.load(io.BytesIO(data)).astype(object)),
+            r"must hold .* declares \|O",
+        ),
+        (lambda data: npy_header("|O", (3, 3, 1, 2)), r"must hold .* declares \|O"),
+        (lambda data: npy_header("<f4", (3, 3, 1, 2)), "in 0 bytes, but declares <f4"),
+        (
+            lambda data: npy_header("<f4", (10**6, 10**6)),
+            "in 0 bytes, but declares <f4",
+        ),
+        (lambda data: data + bytes(4), "in 76 bytes, but declares <f4"),
+        (lambda data: data[:-4], "in 68 bytes, but declares <f4"),
     ],
 )
 def test_other_arrays_than_the_network_takes_are_refused(

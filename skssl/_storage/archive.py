@@ -221,12 +221,11 @@ def _decoded_array(name, members):
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     n_bytes = file.getbuffer().nbytes - file.tell()
     require(
-        dtype.kind in ARRAY_KINDS and dtype.itemsize > 0,
-        f"{name} holds neither numbers, booleans nor text, but {dtype.str}",
-    )
-    require(
-        math.prod(shape) * dtype.itemsize == n_bytes,
-        f"{name} declares {dtype.str} of shape {shape}, but has {n_bytes} bytes",
+        dtype.kind in ARRAY_KINDS
+        and dtype.itemsize > 0
+        and math.prod(shape) * dtype.itemsize == n_bytes,
+        f"{name} must hold booleans, numbers or text in {n_bytes} bytes, but declares "
+        f"{dtype.str} of shape {shape}",
     )
     file.seek(0)
     array = np.load(file, allow_pickle=False)
