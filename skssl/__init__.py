@@ -2,10 +2,10 @@
 
 from ._classifier import SelfSupervisedClassifier
 from ._encoder import SelfSupervisedEncoder
+from ._load import load
 from ._model_selection import SemiSupervisedKFold
 from ._networks.cnn import build_cnn
 from ._runtime import clear_session
-from ._storage.persistence import load
 from .display import (
     EmbeddingDisplay,
     PredictionDisplay,

@@ -15,13 +15,20 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from ._base import SelfSupervisedEstimator, all_or_nothing, joined
+from ._base import (
+    SelfSupervisedEstimator,
+    all_or_nothing,
+    check_history,
+    check_outputs,
+    joined,
+)
 from ._data.images import channels_first_hint, warn_of_volumes
 from ._data.labels import encode_labels, known_labels, label_array
 from ._data.training_set import TrainingSet, distinct_images
 from ._docs import fill_docstrings
 from ._encoder import SelfSupervisedEncoder, fitted_pretext
 from ._runtime import check_backend
+from ._storage.archive import require
 
 
 def _pretrained(classifier):
@@ -719,3 +726,38 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
             "pretraining": self.pretrain_history_,
             "fine-tuning": self.finetune_history_,
         }
+
+    _saved_network = "model_"
+    _saved_attributes = "n_features_in_", "classes_", "finetune_history_"
+
+    def _saved_state(self):
+        encoder = self.encoder_
+        state = None if encoder is None else encoder._saved_state()
+        return {**super()._saved_state(), "encoder_": state}
+
+    @classmethod
+    def _from_saved_state(cls, state):
+        own_state = dict(state)
+        encoder = own_state.pop("encoder_")
+        classifier = super()._from_saved_state(own_state)
+        classes = classifier.classes_
+        require(
+            isinstance(classes, np.ndarray)
+            and len(classes) >= 2
+            and np.array_equal(np.unique(classes), classes),
+            "its classes are no sorted array of distinct labels",
+        )
+        n_classes = len(classes)
+        check_outputs(
+            classifier.model_, {n_classes, 1 if n_classes == 2 else n_classes}
+        )
+        check_history(classifier.finetune_history_)
+        if encoder is not None:
+            encoder = SelfSupervisedEncoder._from_saved_state(encoder)
+            require(
+                encoder.image_shape_ == classifier.image_shape_,
+                "its encoder takes images of another shape",
+            )
+        classifier.encoder_ = encoder
+        classifier.pretrain_history_ = None if encoder is None else encoder.history_
+        return classifier

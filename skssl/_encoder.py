@@ -9,11 +9,17 @@ from sklearn.base import clone
 from sklearn.utils import check_scalar
 from sklearn.utils.metaestimators import available_if
 
-from ._base import SelfSupervisedEstimator, all_or_nothing
+from ._base import (
+    SelfSupervisedEstimator,
+    all_or_nothing,
+    check_history,
+    check_outputs,
+)
 from ._data.images import warn_of_channels_first
 from ._data.training_set import distinct_images
 from ._docs import fill_docstrings
 from ._runtime import check_backend
+from ._storage.archive import require
 from .pretext import GivenViews, PretextTask, RotationPretext
 
 
@@ -291,3 +297,22 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
     def _stage_histories(self):
         """Return the history of each stage of training."""
         return {"pretraining": self.history_}
+
+    _saved_network = "pretext_model_"
+    _saved_attributes = "n_features_in_", "pretext_", "history_"
+
+    @classmethod
+    def _from_saved_state(cls, state):
+        encoder = super()._from_saved_state(state)
+        batch_size, pretext = encoder.batch_size, encoder.pretext_
+        require(
+            type(batch_size) is int and batch_size >= 1,  # it is used after `fit`, too
+            f"its batch_size is {batch_size!r}",
+        )
+        # As in `fit`, which checks the images' shape; and bytes that take no memory.
+        pretext.fit(np.broadcast_to(np.uint8(0), (1, *encoder.image_shape_)))
+        require(type(pretext.n_views) is int, f"it has {pretext.n_views!r} views")
+        check_outputs(encoder.pretext_model_, {pretext.n_views})
+        check_history(encoder.history_)
+        encoder.backbone_ = encoder.pretext_model_.get_layer("backbone")
+        return encoder

@@ -101,12 +101,33 @@ def state_changed(original, rng):
 
 def network_changed(original, rng):
     members = read_zip(original)
-    name = ["model.keras", "pretext_model.keras"][rng.integers(2)]
-    network = read_zip(members[name])
-    inner = list(network)[rng.integers(len(network))]
-    change = changed_json if inner.endswith(".json") and rng.integers(4) else flipped
-    network[inner] = change(network[inner], rng)
-    members[name] = write_zip(network)
+    header = json.loads(members["estimator.json"])
+    state = [header["state"], header["state"]["encoder_"]][rng.integers(2)]
+    network, change = state["network"], changed_json if rng.integers(4) else flipped
+    config = change(network["config"].encode(), rng)
+    network["config"] = config.decode(errors="replace")
+    members["estimator.json"] = json.dumps(header).encode()
+    return write_zip(members)
+
+
+def array_changed(original, rng):
+    """Change the bytes of an array, or make its header declare something absurd."""
+    members = read_zip(original)
+    arrays = [name for name in members if name.endswith(".npy")]
+    name = arrays[rng.integers(len(arrays))]
+    if rng.integers(2):
+        members[name] = flipped(members[name], rng)
+        return write_zip(members)
+    shapes = [(), (3,), (10**12,), (-1, -1), (2**62, 4), (0, 10**30), (True,), ("a",)]
+    dtypes = ["|O", "<f4", "<f8", "<U0", "<U9999999", "|V0", [("a", "|O")], "M8[ns]"]
+    header = {
+        "descr": dtypes[rng.integers(len(dtypes))],
+        "fortran_order": bool(rng.integers(2)),
+        "shape": shapes[rng.integers(len(shapes))],
+    }
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, header)
+    members[name] = buffer.getvalue() + bytes(int(rng.integers(100)))
     return write_zip(members)
 
 
@@ -132,6 +153,7 @@ MUTATIONS = {
     spliced: 1,
     state_changed: 3,
     network_changed: 3,
+    array_changed: 2,
     renamed: 1,
     bomb: 1,
 }

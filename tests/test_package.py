@@ -29,7 +29,6 @@ LAYERS = [
     "_storage/archive",
     "_storage/checkpoint",
     "_storage/cache",
-    "_storage/persistence",
     "_base",
     "pretext/_base",
     "pretext/_views",
@@ -44,6 +43,7 @@ LAYERS = [
     "_training/loop",
     "_encoder",
     "_classifier",
+    "_load",
     "display/_placement",
     "display/_image_grid",
     "display/_embedding",
@@ -65,6 +65,41 @@ def imported_modules(path):
             target = folder.joinpath(*(node.module or "").split("."))
             target = target / "__init__" if target.is_dir() else target
             yield target.relative_to(PACKAGE).as_posix()
+
+
+def imports_by_text(path):
+    """Yield the calls in a module that import the package's own modules by a text."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        function = node.func
+        name = getattr(function, "attr", None) or getattr(function, "id", None)
+        if name not in ("import_module", "__import__"):
+            continue
+        arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
+        parts = [part for argument in arguments for part in ast.walk(argument)]
+        names = {part.id for part in parts if isinstance(part, ast.Name)}
+        texts = [part.value for part in parts if isinstance(part, ast.Constant)]
+        if names & {"__package__", "__name__"} or any(
+            str(text).startswith((".", "skssl")) for text in texts
+        ):
+            yield ast.unparse(node)
+
+
+def test_no_module_of_the_package_is_imported_by_a_text(tmp_path):
+    for path in PACKAGE.rglob("*.py"):
+        assert list(imports_by_text(path)) == []
+    found = [
+        "importlib.import_module('skssl')",
+        "import_module('._encoder', __package__)",
+        "import_module(name, package=__name__)",
+        "__import__('skssl._encoder')",
+        "import_module(f'skssl.{name}')",
+        "import_module(__package__ + name)",
+    ]
+    other = ["import_module('keras')", "import_module(name)", "print('skssl')"]
+    (tmp_path / "module.py").write_text("\n".join([*found, *other]))
+    assert list(imports_by_text(tmp_path / "module.py")) == found
 
 
 def test_imports_go_one_way():

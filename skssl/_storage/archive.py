@@ -1,35 +1,46 @@
-"""Networks in an archive, read without trusting it: no code is run, no path followed.
+"""Files of values and networks, read without trusting them.
 
-First the names and sizes in the archive are checked, then every class that a network
-names, then how many weights it would make, and only then does Keras build it, in its
-safe mode.
+A file is an uncompressed zip of one JSON and of arrays in the `.npy` format. Reading
+runs no code, follows no path and imports nothing. A network is a value among others:
+its configuration as text, and its variables as arrays. Every class that it names is
+checked, then the shape of every variable, before Keras builds it, in its safe mode.
 """
 
 import io
 import json
 import math
-import os
-import tempfile
+import re
+import sys
 import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from itertools import zip_longest
 
+import numpy as np
+
+from .._data.labels import is_missing
 from .._networks.packing import error_summary
 
-KERAS_CONFIG, KERAS_WEIGHTS = "config.json", "model.weights.h5"
-KERAS_MEMBERS = {KERAS_CONFIG, KERAS_WEIGHTS, "metadata.json"}
+FORMAT_VERSION = 2
+HEADER = "estimator.json"
+HEADER_KEYS = {"format", "kind", "versions", "state"}
+VERSIONED = ("skssl", "keras", "tensorflow", "scikit-learn", "numpy")
+TYPE = "__type__"  # the key that marks what JSON has no type for
+ARRAY_KINDS = "biufU"  # of dtypes: booleans, numbers and text
+NEVER_SAVED = {"compile_config", "registered_name"}
 MAX_CALLS = 20_000  # of layers, where nested networks that are called twice multiply
 
 # What a network may consist of. Not in it: layers that run code (Lambda, TFSMLayer,
 # TorchModuleWrapper, …), that read files (StringLookup, TextVectorization, …), and
-# those that unroll a loop as long as the file likes (RNN, TimeDistributed, …).
+# those that unroll a loop as long as the file likes (RNN, TimeDistributed, …). The
+# asterisk stands for a number of dimensions.
 ALLOWED = {
-    None: {"__keras_tensor__", "__slice__", "__ellipsis__"},
-    "keras": {"DTypePolicy", "Sequential"},
-    "keras.src.models.functional": {"Functional"},
-    "keras.src.applications.convnext": {"LayerScale"},
-    "keras.layers": set(
-        """
+    None: "__keras_tensor__ __slice__ __ellipsis__",
+    "keras": "DTypePolicy Sequential",
+    "keras.src.models.functional": "Functional",
+    "keras.src.applications.convnext": "LayerScale",
+    "keras.layers": """
         InputLayer Dense EinsumDense Embedding Identity Activation Softmax ReLU
         LeakyReLU PReLU ELU Attention AdditiveAttention MultiHeadAttention
         BatchNormalization GroupNormalization LayerNormalization RMSNormalization
@@ -37,17 +48,10 @@ ALLOWED = {
         RandomContrast RandomCrop RandomFlip RandomRotation RandomTranslation RandomZoom
         Dropout AlphaDropout GaussianDropout GaussianNoise ActivityRegularization
         Flatten Reshape Permute RepeatVector Add Subtract Multiply Average Maximum
-        Minimum Concatenate Dot DepthwiseConv2D SeparableConv2D Conv2DTranspose
-        """.split()
-    )
-    | {
-        f"{kind}{n}D"
-        for n in (1, 2, 3)
-        for kind in """
-        Conv AveragePooling MaxPooling GlobalAveragePooling GlobalMaxPooling Cropping
-        UpSampling ZeroPadding SpatialDropout
-        """.split()
-    },
+        Minimum Concatenate Dot Conv*D Conv*DTranspose DepthwiseConv*D SeparableConv*D
+        AveragePooling*D MaxPooling*D GlobalAveragePooling*D GlobalMaxPooling*D
+        Cropping*D UpSampling*D ZeroPadding*D SpatialDropout*D
+        """,
 }
 # Modules whose classes do nothing but calculate: any class, but no function.
 ALLOWED_MODULES = (
@@ -58,138 +62,306 @@ ALLOWED_MODULES = (
     "keras.src.ops.numpy",
 )
 
+# Classes of which an instance is saved by its parameters, by name.
+SAVED_BY_PARAMETERS = {}
 
-def expect(condition, otherwise):
+
+def saved_by_parameters(cls):
+    """Decorate a class whose parameters are all that a file needs of an instance."""
+    SAVED_BY_PARAMETERS[cls.__name__] = cls
+    return cls
+
+
+def require(condition, problem):
+    """Raise a ValueError that names the problem, unless the condition holds."""
     if not condition:
-        raise ValueError(otherwise)
+        raise ValueError(problem)
 
 
-def expect_keys(what, value, keys):
-    expect(set(value) == keys, f"{what} holds {sorted(value)}, not {sorted(keys)}")
+def check_keys(what, value, keys):
+    """Refuse a dict that has other keys than these."""
+    require(set(value) == keys, f"{what} holds {sorted(value)}, not {sorted(keys)}")
 
 
-def write_zip(file, members):
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
+# Files
 
 
-def read_zip(file):
+def write_archive(file, kind, state):
+    """Write a state, without pickle.
+
+    Parameters
+    ----------
+    file : file object
+        Where to write, open for bytes.
+    kind : str
+        What the state describes.
+    state : object
+        A value that :func:`encode` takes.
+    """
+    arrays = []
+    versions = {name: version(name) for name in VERSIONED}
+    header = {"format": FORMAT_VERSION, "kind": kind, "versions": versions}
+    header["state"] = encode(state, arrays)
+    np.savez(file, *arrays)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr(HEADER, json.dumps(header))
+
+
+def read_archive(file):
+    """Read what :func:`write_archive` wrote; the file need not be trusted.
+
+    Parameters
+    ----------
+    file : file object
+        A file, open for bytes.
+
+    Returns
+    -------
+    kind : object
+        What the state describes, to be checked by the caller.
+    state : object
+        The state, to be checked by the caller.
+    """
+    members = _zip_members(file)
+    require(HEADER in members, f"it holds no {HEADER}")
+    header = json.loads(members.pop(HEADER))
+    require(
+        header["format"] == FORMAT_VERSION,
+        f"it has format {header['format']!r}, but this version of skssl reads format "
+        f"{FORMAT_VERSION}: update skssl where it is older, or else save anew",
+    )
+    check_keys(HEADER, header, HEADER_KEYS)
+    state = _decode(header["state"], members)
+    require(not members, f"it holds members that it does not name: {sorted(members)}")
+    return header["kind"], state
+
+
+def _zip_members(file):
     """Return all members of an uncompressed zip, which bounds them by its size."""
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         names = [entry.filename for entry in entries]
-        expect(len(set(names)) == len(names), f"it holds members twice: {names}")
-        expect(
-            all(
-                entry.compress_type == zipfile.ZIP_STORED
-                and entry.compress_size == entry.file_size
-                for entry in entries
-            ),
+        require(len(set(names)) == len(names), f"it holds members twice: {names}")
+        stored = [(zipfile.ZIP_STORED, entry.file_size) for entry in entries]
+        require(
+            [(entry.compress_type, entry.compress_size) for entry in entries] == stored,
             "it has compressed members, which save never writes",
         )
-        expect(
-            sum(entry.file_size for entry in entries) <= file.seek(0, io.SEEK_END),
+        n_bytes = sum(entry.file_size for entry in entries)
+        require(
+            n_bytes <= file.seek(0, io.SEEK_END),
             "its members declare more bytes than it has",
         )
         return {entry.filename: archive.read(entry) for entry in entries}
 
 
-def keras_file(model, folder):
-    """Return a network as Keras saves it, by way of a file in a folder."""
-    path = os.path.join(folder, "network.keras")
-    with warnings.catch_warnings():
-        # Keras converts its variables in a way that NumPy 2 warns about.
-        warnings.filterwarnings("ignore", "__array__", DeprecationWarning)
-        model.save(path)
-    with open(path, "rb") as file:
-        return file.read()
+# Values
 
 
-def network_bytes(model, folder):
-    """Return a network in the `.keras` format, without the settings of training."""
-    members = read_zip(io.BytesIO(keras_file(model, folder)))
-    config = json.loads(members[KERAS_CONFIG])
-    for node in _dicts(config):
-        if "compile_config" in node:
-            node["compile_config"] = None
-        # scikeras registers Keras's own classes once it has pickled a model.
-        if node.get("registered_name") == f">{node.get('class_name')}":
-            node["registered_name"] = node["class_name"]
-    members[KERAS_CONFIG] = json.dumps(config).encode()
-    buffer = io.BytesIO()
-    write_zip(buffer, members)
-    return buffer.getvalue()
+def encode(value, arrays):
+    """Return a value in a form that JSON holds, types included.
+
+    Parameters
+    ----------
+    value : object
+        None, a bool, number or text, a missing value, an array of these, an
+        instance of a class in `SAVED_BY_PARAMETERS`, or a list, tuple or dict of all these.
+    arrays : list of ndarray
+        Where to put the arrays. The form refers to them by their position.
+
+    Returns
+    -------
+    form : object
+        Lists and dicts of numbers and text.
+
+    Raises
+    ------
+    ValueError
+        If the value is anything else.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is not None and is_missing(value):
+        return math.nan  # pd.NA marks the same rows
+    kind = type(value)
+    if value is None or kind in (bool, int, float, str):
+        return value
+    if kind is list:
+        return [encode(item, arrays) for item in value]
+    if kind is dict and TYPE not in value and all(type(key) is str for key in value):
+        return {key: encode(item, arrays) for key, item in value.items()}
+    if kind is tuple:
+        items = list(value)
+    elif kind is dict:  # as pairs: the keys of JSON are text
+        items = [list(pair) for pair in value.items()]
+    elif kind is np.ndarray and value.dtype.kind in ARRAY_KINDS:
+        items = len(arrays)
+        arrays.append(value)
+    elif SAVED_BY_PARAMETERS.get(kind.__name__) is kind:
+        items = value.get_params(deep=False)
+    else:
+        raise ValueError(f"{value!r} is neither of skssl nor plain numbers and text")
+    return {TYPE: kind.__name__, "items": encode(items, arrays)}
 
 
-def load_network(name, data, keras_version):
-    """Check a network in the `.keras` format, then let Keras build it."""
+def _decode(form, members):
+    """Return the value that :func:`encode` was given."""
+    if isinstance(form, list):
+        return [_decode(item, members) for item in form]
+    if not isinstance(form, dict):
+        return form
+    if TYPE not in form:
+        return {key: _decode(item, members) for key, item in form.items()}
+    kind, items = form[TYPE], _decode(form["items"], members)
+    if kind == "ndarray":
+        return _decoded_array(f"arr_{items}.npy", members)
+    if kind in ("tuple", "dict"):
+        return {"tuple": tuple, "dict": dict}[kind](items)
+    require(
+        kind in SAVED_BY_PARAMETERS, f"it holds a value of the unknown type {kind!r}"
+    )
+    return SAVED_BY_PARAMETERS[kind](**items)
+
+
+def _decoded_array(name, members):
+    """Take an array out of the members, whose bytes must be all that it declares."""
+    require(name in members, f"it holds no {name}")
+    file = io.BytesIO(members.pop(name))
+    require(np.lib.format.read_magic(file) == (1, 0), f"{name} is no array")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    n_bytes = file.getbuffer().nbytes - file.tell()
+    require(
+        dtype.kind in ARRAY_KINDS
+        and dtype.itemsize > 0
+        and math.prod(shape) * dtype.itemsize == n_bytes,
+        f"{name} must hold booleans, numbers or text in {n_bytes} bytes, but declares "
+        f"{dtype.str} of shape {shape}",
+    )
+    file.seek(0)
+    array = np.load(file, allow_pickle=False)
+    if dtype.kind == "U":  # NumPy makes broken text of what is no character
+        characters = array.view(f"{dtype.byteorder}u4")
+        require((characters <= sys.maxunicode).all(), f"{name} holds no text")
+    return array
+
+
+# Networks
+
+
+def network_state(model):
+    """Return a network as a value, without the settings of training.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The network.
+
+    Returns
+    -------
+    state : dict
+        A value that :func:`encode` takes.
+    """
+    import keras
+
+    def without_training(node):
+        return {key: node[key] for key in node if key not in NEVER_SAVED}
+
+    text = json.dumps(keras.saving.serialize_keras_object(model))
+    config = json.loads(text, object_hook=without_training)
+    values = [np.asarray(variable.numpy()) for variable in model.variables]
+    return {
+        "keras": keras.__version__,
+        "config": json.dumps(config),
+        "variables": [value.view(_stored_dtype(value.dtype)) for value in values],
+    }
+
+
+def network_from_state(state):
+    """Check a network from a file, then let Keras build it.
+
+    Parameters
+    ----------
+    state : dict
+        What :func:`network_state` returned; it need not be trusted.
+
+    Returns
+    -------
+    model : keras.Model
+        A network of layers that do nothing but calculate.
+    """
+    import keras
+
+    from .._networks.graph import all_layers
+
+    check_keys("a network in it", state, {"keras", "config", "variables"})
+    text, values = state["config"], state["variables"]
+    _check_configuration(text)
+    try:
+        # The state of Keras is one per thread: this one's ends with it.
+        with ThreadPoolExecutor(1) as thread:
+            expected = thread.submit(_described_variables, text).result()
+        found = [(value.shape, value.dtype) for value in values]
+        for pair in zip_longest(found, expected):
+            require(len(set(pair)) == 1, "stored is {}, but it takes {}".format(*pair))
+        model = _built(text)
+        for variable, value in zip(model.variables, values, strict=True):
+            variable.assign(value.view(variable.dtype))
+    except Exception as error:
+        raise ValueError(
+            f"Keras {keras.__version__} cannot build a network in it, which was "
+            f"written by Keras {state['keras']!r}: {error_summary(error)}"
+        ) from error
+    for layer in all_layers(model):
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # it derives tensors from its weights
+    return model
+
+
+def _stored_dtype(dtype):
+    """Return the dtype as which variables are stored: bfloat16 is none of NumPy's."""
+    return np.dtype(f"u{dtype.itemsize}") if dtype.kind == "V" else dtype
+
+
+def _described_variables(text):
+    """Return shape and dtype of each variable of a network, without making them."""
+    import keras
+    import tensorflow as tf
+
+    # Operations enter the graph and are not run; initializers are not called.
+    with tf.Graph().as_default(), keras.StatelessScope(initialize_variables=False):
+        variables = _built(text).variables
+    return [(tuple(x.shape), _stored_dtype(np.dtype(x.dtype))) for x in variables]
+
+
+def _built(text):
+    """Let Keras build a network from the text of its configuration."""
     import keras
 
     from .._runtime import seeded
 
-    members = read_zip(io.BytesIO(data))
-    expect_keys(name, members, KERAS_MEMBERS)
-    config = json.loads(members[KERAS_CONFIG])
-    _check_config(config)
-    n_stored = _stored_values(members[KERAS_WEIGHTS])
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        warnings.catch_warnings(),
-        seeded(0),  # initial weights are drawn, though none of them is kept
-    ):
+    config = json.loads(text)  # anew, for Keras changes what it is given
+    with warnings.catch_warnings(), seeded(0):  # no initial weight is kept
         warnings.simplefilter("ignore")
-        try:
-            n_weights = _weights_to_build(config)
-            expect(
-                n_weights <= n_stored,
-                f"it has {n_weights} weights, but only {n_stored} are stored",
-            )
-            path = os.path.join(folder, name)
-            with open(path, "wb") as file:
-                file.write(data)
-            return keras.saving.load_model(path, compile=False, safe_mode=True)
-        except Exception as error:
-            raise ValueError(
-                f"Keras {keras.__version__} cannot build {name}, which was written by "
-                f"Keras {keras_version!r}: {error_summary(error)}"
-            ) from error
+        return keras.saving.deserialize_keras_object(config, safe_mode=True)
 
 
-def _dicts(node):
-    """Yield every dict in a tree of JSON."""
-    pending = [node]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, dict):
-            yield node
-            pending.extend(node.values())
-        elif isinstance(node, list):
-            pending.extend(node)
-
-
-def _check_config(config):
-    """Refuse a network that names anything but Keras's own layers and the like."""
-    for node in _dicts(config):
-        expect(
-            node.get("compile_config") is None,
-            "a network in it carries settings of training",
-        )
-        if "class_name" not in node:
-            continue
-        module, name = node.get("module"), node["class_name"]
-        allowed = name in ALLOWED.get(module, ()) or (
-            module in ALLOWED_MODULES and name[:1].isupper()
-        )
-        # A registered name would choose among the classes that the user registered.
-        if not allowed or node.get("registered_name") not in (None, name):
-            inner = node.get("config")
-            what = f"{name} {inner!r}" if name == "function" else name
-            raise ValueError(
+def _check_configuration(text):
+    """Refuse a network with a part that is not of Keras and known to be harmless."""
+    parts = []  # the inner ones first
+    config = json.loads(text, object_hook=lambda part: parts.append(part) or part)
+    for part in reversed(parts):
+        added = part.keys() & NEVER_SAVED
+        require(not added, f"a network in it has {added}, which save never writes")
+        if "class_name" in part:
+            module, name = part.get("module"), part["class_name"]
+            settings = f" {part['config']!r}" if name == "function" else ""
+            require(
+                re.sub(r"[123]D", "*D", name) in ALLOWED.get(module, "").split()
+                or (module in ALLOWED_MODULES and name[:1].isupper()),
                 "a network in it has a part that is not among those of Keras known to "
-                f"be harmless: {what} from {module}"
+                f"be harmless: {name}{settings} from {module}",
             )
-    expect(
+    require(
         _n_calls(config) <= MAX_CALLS,
         f"a network in it calls more than {MAX_CALLS} layers",
     )
@@ -199,58 +371,3 @@ def _n_calls(layer):
     """Count the calls of layers, those in a network that is called twice double."""
     inner = sum(map(_n_calls, layer["config"].get("layers", ())))
     return max(1, len(layer.get("inbound_nodes", ()))) * (1 + inner)
-
-
-def _stored_values(weights):
-    """Return how many numbers a weights file holds; they must lie in it as they are."""
-    import h5py
-
-    n_values = n_bytes = 0
-    with h5py.File(io.BytesIO(weights), "r") as file:
-        seen, pending = set(), [file]
-        while pending:
-            item = pending.pop()
-            address = h5py.h5o.get_info(item.id).addr
-            expect(address not in seen, "its weights are linked twice")
-            seen.add(address)
-            if isinstance(item, h5py.Group):
-                links = [item.get(key, getlink=True) for key in item]
-                expect(
-                    all(type(link) is h5py.HardLink for link in links),
-                    "its weights link elsewhere",
-                )
-                pending.extend(item.values())
-                continue
-            expect(
-                item.chunks is None
-                and not item.external
-                and not item.is_virtual
-                and not item.dtype.hasobject
-                and item.id.get_storage_size() == item.nbytes,
-                "its weights are not plain arrays of numbers",
-            )
-            n_values, n_bytes = n_values + item.size, n_bytes + item.nbytes
-    expect(
-        n_values <= n_bytes <= len(weights),
-        "its weights declare more bytes than it has",
-    )
-    return n_values
-
-
-def _weights_to_build(config):
-    """Return how many weights a network would have, without making them."""
-    import keras
-    import tensorflow as tf
-
-    from .._runtime import seeded
-
-    def build():
-        # Operations enter the graph and are not run; initializers are not called.
-        scope = keras.StatelessScope(initialize_variables=False)
-        with seeded(0), tf.Graph().as_default(), scope:
-            model = keras.saving.deserialize_keras_object(config, safe_mode=True)
-            return sum(math.prod(weight.shape) for weight in model.weights)
-
-    # The state of Keras is one a thread: this one's ends with it.
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(build).result()

@@ -8,6 +8,7 @@ from sklearn.base import TransformerMixin, clone
 from .._base import ImageEstimator, all_or_nothing
 from .._data.images import channels_first_hint, warn_of_channels_first
 from .._docs import fill_docstrings
+from .._storage.archive import saved_by_parameters
 from ._views import ViewClassification
 
 
@@ -59,6 +60,7 @@ def quarter_turns(angles):
     return turns
 
 
+@saved_by_parameters
 @fill_docstrings
 class RotationPretext(TransformerMixin, ImageEstimator, ViewClassification):
     """Pretext task that asks by which angle an image is turned.

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 
 from .._docs import fill_docstrings
+from .._storage.archive import saved_by_parameters
 from ._base import PretextTask
 
 
@@ -85,6 +86,7 @@ class ViewClassification(PretextTask):
         return "sparse_categorical_crossentropy", ["accuracy"]
 
 
+@saved_by_parameters
 class GivenViews(ViewClassification):
     """Pretext task of ready views, which the user has made: class `k` is view `k`.
 
