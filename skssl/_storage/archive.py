@@ -165,7 +165,8 @@ def encode(value, arrays):
     ----------
     value : object
         None, a bool, number or text, a missing value, an array of these, an
-        instance of a class in `SAVED_BY_PARAMETERS`, or a list, tuple or dict of all these.
+        instance of a class in `SAVED_BY_PARAMETERS`, or a list, tuple or dict of all
+        these.
     arrays : list of ndarray
         Where to put the arrays. The form refers to them by their position.
 
