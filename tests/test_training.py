@@ -336,7 +336,8 @@ def test_a_forked_process_is_refused_in_words(few_labels, quick):
 
 def test_workers_keep_to_their_share_of_the_cores():
     code = (
-        "import skssl._networks.network, tensorflow as tf\n"
+        "import skssl, tensorflow as tf\n"
+        "skssl._runtime.prepare_tensorflow()\n"
         "threading = tf.config.threading\n"
         "print(threading.get_intra_op_parallelism_threads(),\n"
         "      threading.get_inter_op_parallelism_threads())\n"

@@ -14,9 +14,7 @@ import tensorflow as tf
 
 from .._networks.graph import all_layers
 from .._networks.identity import architecture
-from .._runtime import LOCK, kept_copies, prepare_tensorflow, seeded
-
-prepare_tensorflow()  # before the first operation runs
+from .._runtime import LOCK, kept_copies, seeded
 
 # How many steps are one call of TensorFlow: for a small network, a call costs more than
 # a step. Code of the user's that watches the training sees each step.
