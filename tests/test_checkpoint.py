@@ -339,6 +339,23 @@ def test_a_training_that_cannot_be_told_from_others_is_not_kept(
     assert_array_equal(clf.predict_proba(X), expected.predict_proba(X))
 
 
+def test_a_callback_that_cannot_be_told_from_others_keeps_nothing(
+    few_labels, quick, tmp_path
+):
+    numbers = (n for n in range(9))
+    callback = keras.callbacks.LambdaCallback(lambda epoch, logs: next(numbers))
+    clf = SelfSupervisedClassifier(
+        quick(callbacks=[callback]),
+        pretrain_epochs=0,
+        checkpoint_dir=tmp_path / "folder",
+        random_state=0,
+    )
+    with pytest.warns(RuntimeWarning, match="not used for fine-tuning: .*generator"):
+        clf.fit(*few_labels)
+    assert next(numbers) == 2
+    assert not (tmp_path / "folder").exists()
+
+
 def run_script(tmp_path, *, expect=0, **variables):
     command = [sys.executable, SCRIPT, tmp_path / "folder", tmp_path / "result.npz"]
     environment = {**os.environ, **{k: str(v) for k, v in variables.items()}}

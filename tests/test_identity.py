@@ -217,20 +217,37 @@ import numpy as np
 from skssl import RotationPretext
 from skssl._networks.identity import identity, training_key
 sys.path.insert(0, sys.argv[1])
+keras.utils.set_random_seed(0)
 import users_network
-for _ in range(int(sys.argv[2])):
-    keras.layers.Dense(1), keras.losses.MeanSquaredError()  # they take names
+if sys.argv[2] == "trained":  # names are counted, caches are filled
+    users_network.lazy(0)
+    for _ in range(3):
+        model, settings = users_network.make()
+        keras.layers.Dense(1), keras.losses.MeanSquaredError()
+    model = keras.Sequential([keras.layers.Dense(4), keras.layers.Softmax()])
+    model.compile("adam", "mse", metrics=["mae"])
+    model.fit(np.zeros((4, 4)), np.zeros((4, 4)), verbose=0)
 keras.utils.set_random_seed(0)
 model, settings = users_network.make()
 task = RotationPretext().fit(np.zeros((1, 8, 8, 1)))
 key = training_key("training", model, settings)
-print(key, identity(users_network.Task(), users_network.make, task, settings))
+print(key, identity(users_network.Task(), task), identity(users_network))
 """
 NETWORK = """
 import keras
+from keras.activations import gelu
 from skssl.pretext import PretextTask
+from tensorflow.nn import relu
 
 K = 2
+MODEL = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, "softmax")])
+NAMES = {"b", "a", "c"}
+
+
+def lazy(x):
+    import json.tool
+    from users_package import module
+    return module.same(x), relu(gelu(float(x)))
 
 
 def activation(x):
@@ -331,6 +348,9 @@ def make(kind="Error"):
         activity_regularizer=Penalty(),
         activation=lambda x: x - 15,
     )(x)
+    # Names that Keras gives, which are values and keys of the text as well.
+    x = keras.layers.Activation("relu")(keras.layers.Softmax()(x))
+    x = keras.layers.Dense(3, activation="softmax")(x)
     settings = {
         "optimizer": Momentum(Rate()),
         "loss": [Error(), loss],
@@ -380,16 +400,22 @@ def test_every_part_of_a_network_may_be_of_the_users_own(before, after, load):
 
 def test_the_digest_is_the_same_in_every_process(load, tmp_path):
     load(NETWORK, "users_network")  # to be a file there
+    package = tmp_path / "users_package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "module.py").write_text("def same(x):\n    return x\n")
     outputs = {
         subprocess.check_output(
-            [sys.executable, "-c", SCRIPT, tmp_path, n_names],
+            [sys.executable, "-c", SCRIPT, tmp_path, state],
             env={**os.environ, "PYTHONHASHSEED": seed},
             text=True,
         )
-        for seed, n_names in [("1", "0"), ("2", "3")]
+        for seed, state in [("1", "fresh"), ("2", "trained")]
     }
     assert len(outputs) == 1
-    assert len(outputs.pop().split()) == 2
+    words = outputs.pop().split()
+    assert len(words) == 3
+    assert "None" not in words
 
 
 def test_equal_networks_are_the_same_and_every_setting_of_keras_counts():

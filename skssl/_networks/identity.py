@@ -80,9 +80,8 @@ def identity(*objects):
 
 
 def _as_bytes(plain):
-    return marshal.dumps(
-        plain, 2
-    )  # a version in which it does not count what is shared
+    # From version 3 on, marshal notes which of the values are shared.
+    return marshal.dumps(plain, 2)
 
 
 def _hash(*contents):
@@ -197,19 +196,15 @@ def _function_parts(function):
 def _module_parts(module):
     if _is_library(module.__name__):
         return ["library", _versioned(module.__name__)]
-    # Nobody says what is used of it.
-    used = {name: x for name, x in vars(module).items() if not _is_special(name)}
-    return ["module", module.__name__, *_sorted(used)]
+    # Nobody says what is used of it, so all of it counts.
+    contents = {k: x for k, x in vars(module).items() if _counts(k, x)}
+    return ["module", module.__name__, *_sorted(contents)]
 
 
 def _class_parts(cls):
     if not _is_own(cls):
         return ["library", _versioned(cls.__module__), cls.__qualname__]
-    attributes = {
-        name: value
-        for name, value in vars(cls).items()
-        if name != "_abc_impl" and (hasattr(value, "__get__") or not _is_special(name))
-    }
+    attributes = {k: x for k, x in vars(cls).items() if _counts(k, x)}
     return ["class", cls.__name__, type(cls), *cls.__bases__, *_sorted(attributes)]
 
 
@@ -283,7 +278,7 @@ def _is_library(module):
     of the user's with the name of a module of the standard library.
     """
     top = str(module).partition(".")[0]
-    if top in ("skssl", "__main__"):  # which may be a program that runs functions
+    if top in ("skssl", "__main__"):  # a worker's main program is that of joblib
         return top == "skssl"
     try:  # without importing it: the answer is the same before and after
         spec = importlib.util.find_spec(top)
@@ -309,8 +304,10 @@ def _is_own(value):
     return not _is_library(cls.__module__)
 
 
-def _is_special(name):
-    return name.startswith("__") and name.endswith("__")
+def _counts(name, value):
+    """Whether a name in a class or module is not one that Python itself sets there."""
+    is_special = name.startswith("__") and name.endswith("__")
+    return name != "_abc_impl" and (hasattr(value, "__get__") or not is_special)
 
 
 def _code_and_names(function):
@@ -319,7 +316,7 @@ def _code_and_names(function):
     Of a module of the user's own count the attributes with names that stand in the
     code, of other modules the version.
     """
-    codes = [function.__code__]
+    codes, namespace = [function.__code__], function.__globals__
     for code in codes:  # which grows meanwhile
         codes += [x for x in code.co_consts if isinstance(x, types.CodeType)]
     steps = [step for code in codes for step in dis.get_instructions(code)]
@@ -328,19 +325,19 @@ def _code_and_names(function):
 
     names = {name for code in codes for name in code.co_names}
     read = {x.argval for x in steps if x.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
-    places, modules = [(read, function.__globals__)], []
+    places, modules = [(read, namespace)], []
+    # The level of an import, and the names it asks for, are loaded before it.
     for level, items, step in zip(steps, steps[1:], steps[2:], strict=False):
-        module = step.argval, function.__globals__, None, items.argval, level.argval
-        is_import = step.opname == "IMPORT_NAME"
-        if is_import and not (level.argval == 0 and _is_library(step.argval)):
-            # The function may know what to do without it.
-            with contextlib.suppress(Exception):
-                places.append((names, vars(__import__(*module))))
+        name, arguments = step.argval, (namespace, None, items.argval, level.argval)
+        if step.opname != "IMPORT_NAME" or (not level.argval and _is_library(name)):
+            continue
+        with contextlib.suppress(Exception):  # the function may do without it
+            places.append((names, vars(__import__(name, *arguments))))
     for wanted, values in places:  # which grows meanwhile
         for name in sorted(wanted & values.keys()):
             value = values[name]
             if not isinstance(value, types.ModuleType):
-                yield from () if _is_special(name) else (name, value)
+                yield from (name, value) if _counts(name, value) else ()
                 continue
             yield _versioned(value.__name__)
             if value not in modules and not _is_library(value.__name__):
