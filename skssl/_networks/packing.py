@@ -136,8 +136,9 @@ class _Naming:
         attributes = getattr(value, "__dict__", {})
         for settings in filter(None, [attributes, compiled and compiled.config]):
             for name, setting in list(settings.items()):
-                # A layer holds some of its methods as attributes, wrapped by Keras.
-                if name in TRACED or callable(getattr(keras.Model, name, None)):
+                # Keras keeps wrapped methods as attributes, TensorFlow its own lists.
+                is_method = callable(getattr(keras.Layer, name, None))
+                if is_method or name in TRACED or name.startswith("_self_"):
                     continue
                 stand_in = self.stand_in(setting)
                 if stand_in is not setting:
