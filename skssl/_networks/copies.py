@@ -11,8 +11,8 @@ from numbers import Real
 
 import keras
 
-from .graph import all_layers, is_graph, is_of_keras
-from .packing import error_summary, packed
+from .graph import all_layers, is_graph
+from .packing import error_summary, is_of_keras, packed
 
 
 def copied_model(model):
@@ -149,11 +149,9 @@ def _rebuilt(original, cls=None, **arguments):
         return rebuilt
     # What the classes of Keras set is in the configuration, or changes in training.
     by_keras = {*vars(keras.optimizers.Optimizer(0.0)), *vars(keras.metrics.Metric())}
-    for name in attributes.keys() - by_keras:
-        value = attributes[name]
-        simple = all(
-            isinstance(x, bool | Real | str | None) for x in keras.tree.flatten(value)
-        )
-        if simple and vars(rebuilt).get(name) != value:
+    for name, value in attributes.items():
+        parts = keras.tree.flatten(value)
+        simple = all(isinstance(x, bool | Real | str | None) for x in parts)
+        if simple and name not in by_keras and vars(rebuilt).get(name) != value:
             raise refusal(f"{name}={value!r} is not in it")
     return rebuilt

@@ -10,6 +10,8 @@ import keras
 from keras import layers
 from keras.src.models.functional import Functional
 
+from .packing import is_of_keras
+
 GRAPH_CLASSES = keras.Sequential, Functional
 # Layers of this package change images but not the meaning of their values. The image
 # is standardised behind them, since some expect values from 0 to 255.
@@ -50,11 +52,6 @@ def all_layers(model):
         yield layer
         if isinstance(layer, keras.Model):
             yield from all_layers(layer)
-
-
-def is_of_keras(thing):
-    """Return whether a class, or a function, comes with Keras."""
-    return f"{thing.__module__}.".startswith("keras.")
 
 
 def is_graph(operation):
@@ -148,30 +145,3 @@ def normalizations(model):
         for layer, inner in found:
             seen = tensor if inner is None else inner(tensor)
             yield layer, None if seen is start else keras.Model(start, seen)
-
-
-def replay(model, inputs, call):
-    """Call the operations of a network anew, each through a function.
-
-    Parameters
-    ----------
-    model : keras.Model
-        A network of one input.
-    inputs : keras.KerasTensor
-        What takes the place of its input.
-    call : callable
-        What to do in place of ``operation(*args, **kwargs)``, as ``call(operation,
-        *args, **kwargs)``.
-
-    Returns
-    -------
-    outputs : keras.KerasTensor
-        Its output.
-    """
-    replayed = keras.models.clone_model(
-        keras.Model(model.inputs[0], model.outputs[0]),  # it takes Functional ones only
-        input_tensors=inputs,
-        clone_function=lambda operation: operation,
-        call_function=call,
-    )
-    return replayed.outputs[0]

@@ -62,20 +62,16 @@ def _with_parts(value, function):
 # Names for the user's functions and classes
 
 
-def _is_of_keras(value):
-    return type(value).__module__.partition(".")[0] == "keras"
+def is_of_keras(thing):
+    """Return whether a class, or a function, comes with Keras."""
+    return f"{thing.__module__}.".startswith("keras.")
 
 
 def _is_own_function(value):
     """Whether a value is a function that Keras cannot find by what it writes of it."""
-    if isinstance(value, types.FunctionType):
-        return not str(value.__module__).startswith("keras.")
-    return (
-        callable(value)
-        and not isinstance(value, type)
-        and not hasattr(value, "get_config")
-        and not _is_of_keras(value)
-    )
+    named = value if isinstance(value, types.FunctionType) else type(value)
+    is_function = callable(value) and not isinstance(value, type)
+    return is_function and not is_of_keras(named)
 
 
 def _renamed(function, name):
@@ -130,14 +126,15 @@ class _Naming:
         """Replace the functions among the settings of an object of Keras."""
         import keras
 
-        if not _is_of_keras(value):
+        if not is_of_keras(type(value)):
             self._add_class(type(value))
         compiled = getattr(value, "_compile_config", None)
         attributes = getattr(value, "__dict__", {})
         for settings in filter(None, [attributes, compiled and compiled.config]):
             for name, setting in list(settings.items()):
-                # A layer holds some of its methods as attributes, wrapped by Keras.
-                if name in TRACED or callable(getattr(keras.Model, name, None)):
+                # Keras keeps wrapped methods as attributes, TensorFlow its own lists.
+                is_method = callable(getattr(keras.Layer, name, None))
+                if is_method or name in TRACED or name.startswith("_self_"):
                     continue
                 stand_in = self.stand_in(setting)
                 if stand_in is not setting:

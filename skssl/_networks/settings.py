@@ -17,7 +17,7 @@ from sklearn.utils import check_scalar
 
 from .cnn import build_cnn
 from .copies import compiled_with, copied_model, fresh_metric, fresh_optimizer
-from .graph import is_of_keras
+from .packing import is_of_keras
 
 # Arguments of `keras.Model.fit` that the training reads. A test holds them against the
 # Keras that is installed.

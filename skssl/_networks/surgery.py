@@ -22,11 +22,10 @@ from .graph import (
     calls,
     front_operations,
     is_graph,
-    is_of_keras,
     kinds,
     normalizations,
-    replay,
 )
+from .packing import is_of_keras
 
 # The class head
 
@@ -140,14 +139,15 @@ def standardized(features, image_shape, standardize):
     if not insert and tuple(features_input.shape) == (None, *image_shape):
         return features
     inputs = keras.Input(image_shape, dtype=features_input.dtype)
-    names = [layer.name for layer in features.layers]
-    layer = keras.layers.Normalization(
-        name=None if "standardize" in names else "standardize"
-    )
+    normalization = None
+    if insert:
+        names = [layer.name for layer in features.layers]
+        name = None if "standardize" in names else "standardize"
+        normalization = keras.layers.Normalization(name=name)
     passed = {"augmentation", "scaling"} if standardize is True else {"augmentation"}
-    call = _Standardizing(layer, passed, [inputs] if insert else [])
-    outputs = call.standardized(replay(features, inputs, call))
-    call.copies.take_weights()
+    copies = LayerCopies()
+    outputs = _rebuilt(features, inputs, normalization, passed, copies)
+    copies.take_weights()
     return keras.Model(inputs, outputs, name="backbone")
 
 
@@ -167,50 +167,63 @@ def _check_axes(front):
             )
 
 
-class _Standardizing:
-    """Calls copies of the layers of a network, with a Normalization layer put in.
+def _rebuilt(model, image, normalization, passed, copies):
+    """Call copies of the layers of a network on an image that is standardised inside.
 
     Parameters
     ----------
-    layer : keras.layers.Normalization
-        The layer, which stands behind leading operations of the kinds in `passed`, in
-        front of all else that the image passes.
+    model : keras.Model
+        The network.
+    image : keras.KerasTensor
+        What takes the place of its input.
+    normalization : keras.layers.Normalization or None
+        Layer that is put in, if any. It stands behind leading operations of the kinds
+        in `passed`, in front of all else that the image passes.
     passed : set of str
         These kinds.
-    images : list of keras.KerasTensor
-        What is to be standardised: the input of the network, or nothing.
+    copies : LayerCopies
+        Copies of the layers.
+
+    Returns
+    -------
+    outputs : keras.KerasTensor
+        The output, standardised at last.
     """
+    start = id(model.inputs[0])
+    new, standardized = {start: image}, {}  # by the id of the tensor of the model
+    raw = {start} if normalization else set()  # ids of what is not standardised yet
 
-    def __init__(self, layer, passed, images):
-        self.layer = layer
-        self.passed = passed
-        self.raw = {id(x): x for x in images}  # what is not standardised yet
-        self.done = {}  # id of a raw tensor: what it is when standardised
-        self.copies = LayerCopies()
+    def as_it_is(tensor):
+        return new.get(id(tensor), tensor)
 
-    def __call__(self, operation, *args, **kwargs):
-        """Call an operation, on standardised tensors unless it comes before."""
-        if any(id(x) in self.raw for x in keras.tree.flatten((args, kwargs))):
-            found = kinds(operation) - {"neutral"}
-            if found and found <= self.passed:
-                outputs = self.copies(operation)(*args, **kwargs)
-                self.raw.update((id(x), x) for x in keras.tree.flatten(outputs))
-                return outputs
-            # A nested network may begin with something that comes before.
-            if is_graph(operation):
-                first = calls(operation)[0].operation
-                if kinds(first) & self.passed:
-                    return replay(operation, args[0], self)
-        args, kwargs = keras.tree.map_structure(self.standardized, (args, kwargs))
-        return self.copies(operation)(*args, **kwargs)
+    def at_last(tensor):
+        key = id(tensor)
+        if key in raw and key not in standardized:
+            standardized[key] = normalization(new[key])
+        return standardized.get(key, as_it_is(tensor))
 
-    def standardized(self, x):
-        """Return a tensor standardised, and anything else as it is."""
-        if id(x) not in self.raw:
-            return x
-        if id(x) not in self.done:
-            self.done[id(x)] = self.layer(x)
-        return self.done[id(x)]
+    for call in calls(model):
+        operation, given = call.operation, (call.arguments.args, call.arguments.kwargs)
+        sees_raw = any(id(x) in raw for x in call.input_tensors)
+        found = kinds(operation) - {"neutral"}
+        if sees_raw and found and found <= passed:
+            args, kwargs = keras.tree.map_structure(as_it_is, given)
+            outputs = copies(operation)(*args, **kwargs)
+            raw.update(map(id, call.outputs))
+        elif sees_raw and _begins_with(operation, passed):
+            image = as_it_is(call.input_tensors[0])
+            outputs = _rebuilt(operation, image, normalization, passed, copies)
+        else:
+            args, kwargs = keras.tree.map_structure(at_last, given)
+            outputs = copies(operation)(*args, **kwargs)
+        outputs = keras.tree.flatten(outputs)
+        new.update(zip(map(id, call.outputs), outputs, strict=True))
+    return at_last(model.outputs[0])
+
+
+def _begins_with(operation, passed):
+    """Whether an operation is a nested network that begins with one of some kinds."""
+    return is_graph(operation) and kinds(calls(operation)[0].operation) & passed
 
 
 def _is_adapted(normalization):

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from .._runtime import seeded
 from .copies import fresh_metric
-from .graph import is_of_keras
+from .packing import is_of_keras
 
 COMPARED = ("loss", "loss_weights", "metrics", "weighted_metrics")
 ONE_HOT_REMEDY = (
