@@ -14,7 +14,7 @@ from skssl._networks.identity import architecture
 from skssl._networks.network import build_network
 from skssl._networks.surgery import set_statistics
 from skssl._runtime import kept_copies
-from skssl._training.reuse import STEPS_PER_CALL, trainer
+from skssl._training.reuse import STEPS_PER_CALL, FusedAdam, compiled, trainer
 
 IMAGE_SHAPE = (8, 8, 1)
 IMAGES = np.random.default_rng(0).normal(3, 2, (20, *IMAGE_SHAPE)).astype(np.float32)
@@ -107,6 +107,40 @@ def test_several_steps_in_a_call_are_those_of_keras():
     models[1].compile(**settings())
     assert history == fit(models[1])
     assert_same(models[0].get_weights(), models[1].get_weights())
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"learning_rate": 0.1, "beta_1": 0.8, "beta_2": 0.99, "epsilon": 1e-3},
+        {"weight_decay": 0.1, "clipnorm": 1.0, "use_ema": True},
+        {"gradient_accumulation_steps": 2},
+        {"learning_rate": keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)},
+    ],
+)
+def test_the_fused_adam_is_adam(params):
+    rng = np.random.default_rng(0)
+    start, ends = rng.normal(size=50).astype(np.float32), []
+    gradients = rng.normal(size=(20, 50)) * np.geomspace(1e-6, 1, 50)
+    for kind in (keras.optimizers.Adam, FusedAdam):
+        variable, optimizer = keras.Variable(start), kind(**params)
+        for gradient in gradients:
+            optimizer.apply([tf.constant(gradient, "float32")], [variable])
+        optimizer.finalize_variable_values([variable])
+        ends.append(np.array(variable.numpy()))
+    moves = [end - start for end in ends]
+    assert_allclose(moves[1], moves[0], rtol=0, atol=1e-3 * np.abs(moves[0]).max())
+
+
+def test_adam_alone_is_replaced_and_not_its_kin():
+    for optimizer, expected in [
+        (keras.optimizers.Adam(0.01, beta_1=0.5), FusedAdam),
+        (keras.optimizers.Adam(amsgrad=True), keras.optimizers.Adam),
+        (keras.optimizers.AdamW(), keras.optimizers.AdamW),
+    ]:
+        trained = compiled(network(), settings(optimizer=optimizer))
+        assert type(trained.optimizer) is expected
+        assert trained.optimizer.get_config() == optimizer.get_config()
 
 
 def test_what_was_trained_stays_as_it_is():
@@ -253,6 +287,7 @@ def test_a_watched_network_is_one_of_keras():
     model = network()
     with trainer(model, settings(), is_watched=True) as trained:
         assert trained.steps_per_execution == 1
+        assert type(trained.optimizer) is keras.optimizers.Adam
         assert trained.layers[-1] is model.layers[-1]
     assert not kept_copies
 

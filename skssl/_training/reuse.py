@@ -12,6 +12,7 @@ import json
 import keras
 import tensorflow as tf
 
+from .._networks.copies import fresh_optimizer
 from .._networks.graph import all_layers
 from .._networks.identity import architecture
 from .._runtime import LOCK, kept_copies, seeded
@@ -41,7 +42,46 @@ def _copied(layer):
     return layer.__class__.from_config(layer.get_config())
 
 
-def compiled(model, compile_kwargs, steps_per_call=None):
+class FusedAdam(keras.optimizers.Adam):
+    """Adam of Keras, whose update is one operation of TensorFlow instead of many.
+
+    Behind frozen layers these many are a third of the time of a fit. Apart from
+    rounding the result is the same.
+    """
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Update one variable."""
+        index = self._get_variable_index(variable)
+        if isinstance(variable, keras.Variable):
+            variable = variable.value
+        dtype = variable.dtype
+        step = tf.cast(self.iterations + 1, dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=tf.cast(self.beta_1, dtype) ** step,
+            beta2_power=tf.cast(self.beta_2, dtype) ** step,
+            lr=tf.cast(learning_rate, dtype),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=tf.cast(tf.convert_to_tensor(gradient), dtype),
+        )
+
+
+def _fused(optimizer, variables):
+    """Return an optimizer that does the same in less time, or the given one."""
+    if (
+        type(optimizer) is keras.optimizers.Adam
+        and not optimizer.amsgrad
+        and all(variable.dtype == "float32" for variable in variables)
+    ):
+        return fresh_optimizer(optimizer, FusedAdam)
+    return optimizer
+
+
+def compiled(model, compile_kwargs, *, as_given=False):
     """Return a compiled model with the same layers.
 
     So the optimizer, as large as two networks, does not stay with the given model.
@@ -52,13 +92,14 @@ def compiled(model, compile_kwargs, steps_per_call=None):
         A network that is not compiled.
     compile_kwargs : dict
         Arguments of `keras.Model.compile`.
-    steps_per_call : int, default=None
-        Number of steps in one call of TensorFlow; None is the setting of
-        `compile_kwargs`.
+    as_given : bool, default=False
+        Whether to keep to these in all, instead of doing the same in less time.
     """
     trained = keras.Model(model.input, model.output, name=model.name)
-    if steps_per_call is not None:
-        compile_kwargs = {**compile_kwargs, "steps_per_execution": steps_per_call}
+    if not as_given:
+        optimizer = _fused(compile_kwargs["optimizer"], model.trainable_variables)
+        faster = {"optimizer": optimizer, "steps_per_execution": STEPS_PER_CALL}
+        compile_kwargs = {**compile_kwargs, **faster}
     trained.compile(**compile_kwargs)
     trained.optimizer.build(trained.trainable_variables)
     return trained
@@ -81,17 +122,17 @@ def trainer(model, compile_kwargs, is_watched):
         yield model
         return
     if is_watched:
-        yield compiled(model, compile_kwargs)
+        yield compiled(model, compile_kwargs, as_given=True)
         return
     key = _key(model, compile_kwargs)
     if key is None:
-        yield compiled(model, compile_kwargs, STEPS_PER_CALL)
+        yield compiled(model, compile_kwargs)
         return
     with LOCK:
         copy, initial = kept_copies.pop(key, (None, None))
     if copy is None:
         with seeded(0):  # no seed that it draws is kept
-            copy = compiled(_copied(model), compile_kwargs, STEPS_PER_CALL)
+            copy = compiled(_copied(model), compile_kwargs)
         initial = [variable.numpy() for variable in copy.optimizer.variables]
     _assign(copy.optimizer.variables, initial)
     rate = _number_as_rate(compile_kwargs["optimizer"])

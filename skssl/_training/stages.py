@@ -18,7 +18,7 @@ from .._networks.trial import check_monitors, try_settings
 from .._runtime import seeded_process
 from .._storage.checkpoint import Checkpoint
 from .batches import Batches
-from .reuse import STEPS_PER_CALL, compiled
+from .reuse import compiled
 
 # Few labels make few batches: with 100 labels in batches of 64, five epochs are ten
 # steps, after which no network has learned anything. So the number of epochs follows
@@ -183,9 +183,7 @@ def by_single_epochs(network):
     Callbacks and validation are for whole trainings, and left out.
     """
     network.fit_kwargs |= {"callbacks": [], "validation_split": 0.0, "epochs": 1}
-    network.training_model = compiled(
-        network.training_model, network.compile_kwargs, STEPS_PER_CALL
-    )
+    network.training_model = compiled(network.training_model, network.compile_kwargs)
 
 
 def _prepare(network):
