@@ -14,7 +14,7 @@ from skssl._networks.identity import architecture
 from skssl._networks.network import build_network
 from skssl._networks.surgery import set_statistics
 from skssl._runtime import kept_copies
-from skssl._training.reuse import STEPS_PER_CALL, FusedAdam, compiled, trainer
+from skssl._training.reuse import BlockTrainer, FusedAdam, compiled, trainer
 
 IMAGE_SHAPE = (8, 8, 1)
 IMAGES = np.random.default_rng(0).normal(3, 2, (20, *IMAGE_SHAPE)).astype(np.float32)
@@ -52,22 +52,28 @@ def settings(**others):
     }
 
 
-def trained_weights(model, *, reuse=True, **others):
-    """Train a network for two epochs; without reuse as plain Keras does it."""
-    if reuse:
-        with trainer(model, settings(**others), is_watched=False) as copy:
-            fit(copy)
-    else:
-        trained = keras.Model(model.input, model.output)
-        trained.compile(**settings(**others))
-        fit(trained)
-    return model.get_weights()
+def labelled(images, seed, targets):
+    return images, targets
 
 
 def fit(model):
-    return model.fit(
-        IMAGES, TARGETS, batch_size=5, epochs=2, shuffle=False, verbose=0
-    ).history
+    """Train a network for two epochs of four batches, as it takes them."""
+    settings = {"epochs": 2, "shuffle": False, "verbose": 0}
+    if not isinstance(model, BlockTrainer):
+        return model.fit(IMAGES, TARGETS, batch_size=5, **settings).history
+    order = np.arange(20).reshape(2, 10)  # two blocks of two batches
+    blocks = IMAGES[order], np.zeros((2, 2, 2), "i"), [[0, 5, 10]] * 2, TARGETS[order]
+    return model.fit(tf.data.Dataset.from_tensor_slices(blocks), **settings).history
+
+
+def trained_weights(model, *, reuse=True, **others):
+    """Train a network, in a copy that may be used again or itself."""
+    if reuse:
+        with trainer(model, settings(**others), labelled, is_watched=False) as copy:
+            fit(copy)
+    else:
+        fit(compiled(model, settings(**others), labelled))
+    return model.get_weights()
 
 
 def assert_same(weights, expected):
@@ -99,12 +105,14 @@ def test_one_copy_serves_all_learning_rates():
     assert len(kept_copies) == 2
 
 
-def test_several_steps_in_a_call_are_those_of_keras():
+def test_blocks_are_trained_on_as_keras_trains_on_batches():
     models = [network(1, model__dropout=0.0) for _ in range(2)]
-    with trainer(models[0], settings(), is_watched=False) as copy:
-        assert copy.steps_per_execution == STEPS_PER_CALL
+    optimizers = [keras.optimizers.SGD(0.01) for _ in range(2)]
+    compile_kwargs = settings(optimizer=optimizers[0])
+    with trainer(models[0], compile_kwargs, labelled, is_watched=False) as copy:
+        assert isinstance(copy, BlockTrainer)
         history = fit(copy)
-    models[1].compile(**settings())
+    models[1].compile(**settings(optimizer=optimizers[1]))
     assert history == fit(models[1])
     assert_same(models[0].get_weights(), models[1].get_weights())
 
@@ -138,7 +146,7 @@ def test_adam_alone_is_replaced_and_not_its_kin():
         (keras.optimizers.Adam(amsgrad=True), keras.optimizers.Adam),
         (keras.optimizers.AdamW(), keras.optimizers.AdamW),
     ]:
-        trained = compiled(network(), settings(optimizer=optimizer))
+        trained = compiled(network(), settings(optimizer=optimizer), labelled)
         assert type(trained.optimizer) is expected
         assert trained.optimizer.get_config() == optimizer.get_config()
 
@@ -196,7 +204,7 @@ def test_networks_with_code_of_the_user_train_themselves(layer):
         [keras.Input((4,)), layer(), keras.layers.Dense(3, activation="softmax")]
     )
     model = keras.Model(model.inputs[0], model.outputs[0])
-    with trainer(model, settings(), is_watched=False) as trained:
+    with trainer(model, settings(), labelled, is_watched=False) as trained:
         assert trained.layers[-1] is model.layers[-1]
     assert not kept_copies
 
@@ -222,17 +230,20 @@ class Turned(RotationPretext):
     pass
 
 
-def test_one_copy_serves_all_tasks_with_the_same_head():
+def test_copies_are_kept_for_each_task():
     def train(task):
         encoder = SelfSupervisedEncoder(pretext=task, epochs=1, random_state=0)
         return encoder.fit(IMAGES).history_
 
     history = train(RotationPretext((0, 90)))
     assert train(RotationPretext((0, 180))) != history
-    assert len(kept_copies) == 1
+    assert len(kept_copies) == 2
     assert train(RotationPretext((0, 90))) == history
+    assert len(kept_copies) == 2
     assert train(Turned((0, 90))) == history
-    assert len(kept_copies) == 1
+    assert len(kept_copies) == 3
+    assert train(Turned((0, 90))) == history
+    assert len(kept_copies) == 3
 
 
 def test_copies_are_kept_for_what_is_behind_frozen_layers():
@@ -248,7 +259,7 @@ def test_a_training_that_fails_leaves_no_copy():
     model = network()
     before = model.get_weights()
     with pytest.raises(KeyboardInterrupt):
-        with trainer(model, settings(), is_watched=False) as copy:
+        with trainer(model, settings(), labelled, is_watched=False) as copy:
             fit(copy)
             raise KeyboardInterrupt
     assert_same(model.get_weights(), before)
@@ -285,8 +296,8 @@ def test_eager_training_is_that_of_keras():
 
 def test_a_watched_network_is_one_of_keras():
     model = network()
-    with trainer(model, settings(), is_watched=True) as trained:
-        assert trained.steps_per_execution == 1
+    with trainer(model, settings(), labelled, is_watched=True) as trained:
+        assert not isinstance(trained, BlockTrainer)
         assert type(trained.optimizer) is keras.optimizers.Adam
         assert trained.layers[-1] is model.layers[-1]
     assert not kept_copies
@@ -301,5 +312,5 @@ def test_under_a_strategy_the_model_trains_itself():
 def test_a_compiled_model_goes_on_with_its_optimizer():
     model = network()
     model.compile(**settings())
-    with trainer(model, settings(), is_watched=False) as same:
+    with trainer(model, settings(), labelled, is_watched=False) as same:
         assert same is model

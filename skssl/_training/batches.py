@@ -14,7 +14,7 @@ import tensorflow as tf
 from .._data.images import load_batch
 from .._data.training_set import TrainingSet
 
-# Rows are read in blocks, since a read costs more than a step of a small network.
+# So many steps are one read, and one call of TensorFlow, of images up to this size.
 MAX_BLOCK_STEPS = 32
 MAX_BLOCK_BYTES = 2**24
 
@@ -62,61 +62,85 @@ class Batches:
         dataset : tf.data.Dataset
             What `keras.Model.fit` takes.
         """
-        labels = self._labels()
-        image = load_batch(self.data.images[:1])
-        signature = (
-            tf.TensorSpec((None, *image.shape[1:]), image.dtype),
-            tf.TensorSpec((None, 2), tf.int32),
-            tf.TensorSpec((None,), tf.int32),
-            *(tf.TensorSpec((None,), label.dtype) for label in labels),
-        )
         epochs = itertools.count(self.first_epoch + n_done)
-        blocks = tf.data.Dataset.from_generator(
-            lambda: self._blocks(next(epochs), image[0].nbytes, labels),
-            output_signature=signature,
-        )
 
         # As a plain function: AutoGraph would rewrite a task's code, and its errors.
         @tf.autograph.experimental.do_not_convert
-        def batches(images, seeds, bounds, *labels):
-            def batch(i):
-                rows = slice(bounds[i], bounds[i + 1])
-                return self.prepare(images[rows], seeds[i], *(x[rows] for x in labels))
+        def prepared(images, seeds, bounds, *labels):
+            return self.prepare(images, seeds[0], *labels)
 
-            return tf.data.Dataset.range(
-                tf.shape(seeds, tf.int64)[0], output_type=tf.int32
-            ).map(tf.autograph.experimental.do_not_convert(batch))
+        return (
+            self._from_generator(lambda: self._blocks(next(epochs), 1))
+            .apply(tf.data.experimental.assert_cardinality(self._n_steps))
+            .map(prepared)
+            .prefetch(1)
+        )
 
+    def blocks(self, n_done, n_epochs):
+        """Return all blocks of a training, as a BlockTrainer takes them.
+
+        Parameters
+        ----------
+        n_done, n_epochs : int
+            Number of epochs to pass over, and of epochs with these.
+
+        Returns
+        -------
+        dataset : tf.data.Dataset of (images, seeds, bounds, *labels)
+            The images of a block, a seed for each batch, and where in the images each
+            batch begins and the last one ends.
+        n_blocks : int
+            Number of blocks of an epoch.
+        """
+        batch_bytes = self._image.nbytes * math.ceil(len(self.data) / self._n_batches)
+        n_steps = max(1, min(MAX_BLOCK_STEPS, MAX_BLOCK_BYTES // batch_bytes))
+
+        def blocks():
+            for epoch in range(n_done, n_epochs):
+                yield from self._blocks(self.first_epoch + epoch, n_steps)
+
+        n_blocks = math.ceil(self._n_steps / n_steps)
+        return self._from_generator(blocks).prefetch(1), n_blocks
+
+    def _from_generator(self, blocks):
+        signature = (
+            tf.TensorSpec((None, *self._image.shape), self._image.dtype),
+            tf.TensorSpec((None, 2), tf.int32),
+            tf.TensorSpec((None,), tf.int32),
+            *(tf.TensorSpec((None,), label.dtype) for label in self._labels()),
+        )
         options = tf.data.Options()
         # There is nothing to tune, and the thread for it can take a second to end.
         options.autotune.enabled = False
-        n_batches = self.passes * self._n_batches
-        return (
-            blocks.flat_map(batches)
-            .apply(tf.data.experimental.assert_cardinality(n_batches))
-            .prefetch(2)
-            .with_options(options)
-        )
+        dataset = tf.data.Dataset.from_generator(blocks, output_signature=signature)
+        return dataset.with_options(options)
+
+    @property
+    def _image(self):
+        return load_batch(self.data.images[:1])[0]
 
     @property
     def _n_batches(self):
         return math.ceil(len(self.data) / self.batch_size)
+
+    @property
+    def _n_steps(self):
+        return self.passes * self._n_batches
 
     def _labels(self):
         targets, weights = self.data.targets, self.data.weights
         labels = [] if targets is None else [targets]
         return labels if weights is None else [*labels, weights.astype(np.float32)]
 
-    def _blocks(self, epoch, image_bytes, labels):
-        """Yield images, a seed for each batch, where batches begin and end, labels."""
+    def _blocks(self, epoch, n_steps):
+        """Yield blocks of `n_steps` batches of an epoch."""
+        labels = self._labels()
         rng, n_rows = np.random.default_rng([self.seed, epoch]), len(self.data)
         batches = []
         for _ in range(self.passes):
             order = rng.permutation(n_rows) if self.shuffle else np.arange(n_rows)
             batches += np.array_split(order, self._n_batches)
         seeds = rng.integers(2**31 - 1, size=(len(batches), 2), dtype=np.int32)
-        n_steps = MAX_BLOCK_BYTES // (image_bytes * len(batches[0]))
-        n_steps = max(1, min(MAX_BLOCK_STEPS, n_steps))
         for start in range(0, len(batches), n_steps):
             block = batches[start : start + n_steps]
             order = np.concatenate(block)

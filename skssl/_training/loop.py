@@ -18,7 +18,7 @@ from .._storage.cache import cached
 from .._storage.checkpoint import Checkpoint
 from .callbacks import are_indifferent, callback_identity, callback_state, given_back
 from .prediction import predict
-from .reuse import trainer
+from .reuse import BlockTrainer, trainer
 
 # The outputs of constant layers are kept up to this size, else computed at each step.
 MAX_CONSTANT_BYTES = 2**30
@@ -151,15 +151,22 @@ def train(stage):
     is_watched = not are_indifferent(stage.callbacks)
     with contextlib.ExitStack() as stack:
         stack.enter_context(given_back(stage.callbacks, stage.checkpoint))
-        trained = stack.enter_context(trainer(model, stage.compile_kwargs, is_watched))
+        trained = stack.enter_context(
+            trainer(model, stage.compile_kwargs, batches.prepare, is_watched)
+        )
         # A model that trains on goes on with its generator, too.
         shared = shared_seeds(trained, batches.seed, restart=trained is not model)
         stack.enter_context(seeded(batches.seed, shared))
         validation = stage.validation and stage.validation.dataset()
         if validation is not None and stage.validation_steps is not None:
             validation = validation.take(stage.validation_steps)
+        if isinstance(trained, BlockTrainer):
+            dataset, n_blocks = batches.blocks(progress.n_done, progress.n_epochs)
+        else:
+            dataset, n_blocks = batches.dataset(progress.n_done), None
         trained.fit(
-            batches.dataset(progress.n_done),
+            dataset,
+            steps_per_epoch=n_blocks,
             initial_epoch=progress.n_done,
             epochs=progress.n_epochs,
             callbacks=[*stage.callbacks, progress],
@@ -175,9 +182,7 @@ def train(stage):
 
 def _behind_constant_layers(stage):
     """Compute the outputs of constant layers once, and train what follows."""
-    if stage.split is None or stage.model.compiled:
-        return stage
-    if not are_indifferent(stage.callbacks):
+    if stage.split is None or not are_indifferent(stage.callbacks):
         return stage
     constant, model = stage.split
     sets = [stage.batches, stage.validation]

@@ -173,7 +173,8 @@ def finetuning(
         settings["validation_freq"],
         settings["validation_steps"],
         settings["verbose"],
-        split_frozen(network),
+        # A compiled network goes on with its optimizer, so it trains itself.
+        None if network.training_model.compiled else split_frozen(network),
     )
 
 
@@ -183,7 +184,9 @@ def by_single_epochs(network):
     Callbacks and validation are for whole trainings, and left out.
     """
     network.fit_kwargs |= {"callbacks": [], "validation_split": 0.0, "epochs": 1}
-    network.training_model = compiled(network.training_model, network.compile_kwargs)
+    network.training_model = compiled(
+        network.training_model, network.compile_kwargs, _prepare(network)
+    )
 
 
 def _prepare(network):
