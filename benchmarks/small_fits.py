@@ -19,7 +19,8 @@ from scikeras.wrappers import KerasClassifier
 from sklearn.datasets import load_digits
 from tensorflow.python.eager.polymorphic_function import tracing_compilation
 
-from skssl import SelfSupervisedClassifier, _networks, build_cnn
+import skssl._networks.network
+from skssl import SelfSupervisedClassifier, build_cnn
 
 
 @contextlib.contextmanager
@@ -66,7 +67,7 @@ def main():
         parts = {"building": [], "tracing": [], "training and everything else": []}
         for _ in range(arguments.pairs):
             with (
-                time_inside(_networks, "build_network") as building,
+                time_inside(skssl._networks.network, "build_network") as building,
                 time_inside(tracing_compilation, "trace_function") as tracing,
             ):
                 whole, _ = seconds(job)

@@ -5,7 +5,7 @@ import math
 import os
 import pickle
 import tempfile
-from copy import deepcopy
+from copy import copy, deepcopy
 
 import numpy as np
 from sklearn.base import (
@@ -22,7 +22,7 @@ from ._data.images import (
     rows_to_images,
     shape_images,
 )
-from ._networks.packing import PacksNetworks, error_summary
+from ._networks.packing import code_packed, error_summary, packed, unpacked
 from ._storage import archive
 from ._storage.archive import check_keys, require
 
@@ -30,6 +30,8 @@ from ._storage.archive import check_keys, require
 REPLACED = ("estimator", "encoder", "pretext", "random_state")
 # Folders of this machine, from which joblib unpickles: never taken from a file.
 LOCAL = ("memory", "checkpoint_dir")
+# Attributes that are parts of the networks in others.
+PARTS_OF_OTHERS = "_network", "backbone_"
 
 
 def all_or_nothing(fit):
@@ -269,12 +271,40 @@ def _is_numeric(value):
 
 class SelfSupervisedEstimator(
     SavableMixin,
-    PacksNetworks,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
     ImageEstimator,
 ):
-    """Base of the estimators that hold a pretrained network."""
+    """Base of the estimators that hold a pretrained network.
+
+    Pickles, copies and clones hold the user's code that the networks consist of.
+    """
+
+    _packs_networks = True
+
+    def __getstate__(self):
+        state = super().__getstate__().copy()
+        for name in PARTS_OF_OTHERS:
+            state.pop(name, None)
+        return {name: code_packed(value) for name, value in packed(state).items()}
+
+    def __setstate__(self, state):
+        super().__setstate__(unpacked(state))
+        if hasattr(self, "pretext_model_"):
+            self.backbone_ = self.pretext_model_.get_layer("backbone")
+
+    def __copy__(self):
+        copied = type(self).__new__(type(self))
+        vars(copied).update(vars(self))
+        vars(copied).pop("_network", None)  # one of the two trains on
+        return copied
+
+    def __sklearn_clone__(self):
+        stripped = copy(self)
+        vars(stripped).update(packed(self.get_params(deep=False)))
+        cloned = super(SelfSupervisedEstimator, stripped).__sklearn_clone__()
+        vars(cloned).update(unpacked(cloned.get_params(deep=False)))
+        return cloned
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -334,9 +334,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
 
         # Fine-tune on the labelled ones.
         with self._noting_the_pretraining():
-            history = run(
-                finetuning, checkpoint_dir=None if by_epochs else self.checkpoint_dir
-            )
+            history = run(finetuning, checkpoint_dir=self.checkpoint_dir)
         self.finetune_history_ = joined(
             previous and previous.finetune_history_, history
         )

@@ -26,8 +26,6 @@ from .._runtime import LOCK, seeded
 
 # Functions in a network that are not among its settings, beside methods of its class.
 TRACED = "train_function test_function predict_function _skssl_traced".split()
-# Attributes of an estimator that are parts of the networks in others.
-OF_OTHERS = "_network", "backbone_"
 
 
 def error_summary(error):
@@ -51,7 +49,8 @@ def _with_parts(value, function):
         items = {key: function(item) for key, item in value.items()}
         return value if all(items[key] is value[key] for key in value) else items
     # An estimator that packs its own networks is left to do so.
-    if isinstance(value, BaseEstimator) and not isinstance(value, PacksNetworks):
+    packs_itself = getattr(value, "_packs_networks", False)
+    if isinstance(value, BaseEstimator) and not packs_itself:
         attributes = _with_parts(vars(value), function)
         if attributes is not vars(value):
             value = copy(value)
@@ -297,7 +296,7 @@ def packed(value):
     return _with_parts(value, packed)
 
 
-def _code_packed(value):
+def code_packed(value):
     """Return a value in which functions and classes that no import finds are packed."""
     code = value if isinstance(value, types.FunctionType | type) else type(value)
     module, found = code.__module__, sys.modules.get(code.__module__)
@@ -305,7 +304,7 @@ def _code_packed(value):
         found = getattr(found, name, None)
     if module != "builtins" and (found is not code or module == "__main__"):
         return _ByValue(value)
-    return _with_parts(value, _code_packed)
+    return _with_parts(value, code_packed)
 
 
 def unpacked(value):
@@ -313,31 +312,3 @@ def unpacked(value):
     if isinstance(value, Packed | _ByValue):
         return value.unpacked()
     return _with_parts(value, unpacked)
-
-
-class PacksNetworks:
-    """Gives an estimator pickles, copies and clones with the user's code in them."""
-
-    def __getstate__(self):
-        state = super().__getstate__().copy()
-        for name in OF_OTHERS:
-            state.pop(name, None)
-        return {name: _code_packed(value) for name, value in packed(state).items()}
-
-    def __setstate__(self, state):
-        super().__setstate__(unpacked(state))
-        if hasattr(self, "pretext_model_"):
-            self.backbone_ = self.pretext_model_.get_layer("backbone")
-
-    def __copy__(self):
-        copied = type(self).__new__(type(self))
-        vars(copied).update(vars(self))
-        vars(copied).pop("_network", None)  # one of the two trains on
-        return copied
-
-    def __sklearn_clone__(self):
-        stripped = copy(self)
-        vars(stripped).update(packed(self.get_params(deep=False)))
-        cloned = super(PacksNetworks, stripped).__sklearn_clone__()
-        vars(cloned).update(unpacked(cloned.get_params(deep=False)))
-        return cloned

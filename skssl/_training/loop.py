@@ -107,6 +107,8 @@ def run(stage, *, memory=None, checkpoint_dir=None):
     history : dict of list
         Loss and metrics of each epoch.
     """
+    if stage.model.compiled:  # it goes on with its optimizer, which the key leaves out
+        memory = checkpoint_dir = None
     key = None
     if memory is not None or checkpoint_dir is not None:
         key = _key(stage)
