@@ -154,9 +154,7 @@ def finetuning(
     n_rows, epochs, passes = len(data), settings["epochs"], 1
     batch_size = _n_rows(settings["batch_size"] or 32, data)  # 32 as in Keras
     if epochs is None:
-        n_steps = math.ceil(n_rows / batch_size)
-        passes = math.ceil(MIN_EPOCH_STEPS / n_steps)
-        epochs = max(MIN_EPOCHS, math.ceil(MIN_STEPS / (passes * n_steps)))
+        epochs, passes = finetune_schedule(n_rows, batch_size)
     prepare, shuffle = _prepare(network), bool(settings["shuffle"])
     if validation is not None:
         size = _n_rows(settings["validation_batch_size"] or batch_size, validation)
@@ -176,6 +174,14 @@ def finetuning(
         # A compiled network goes on with its optimizer, so it trains itself.
         None if network.training_model.compiled else split_frozen(network),
     )
+
+
+def finetune_schedule(n_rows, batch_size):
+    """Return how many epochs of how many passes give the rows enough steps."""
+    n_steps = math.ceil(n_rows / batch_size)
+    passes = math.ceil(MIN_EPOCH_STEPS / n_steps)
+    epochs = math.ceil(MIN_STEPS / (passes * n_steps))
+    return max(MIN_EPOCHS, epochs), passes
 
 
 def by_single_epochs(network):
