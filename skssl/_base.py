@@ -1,4 +1,4 @@
-"""What the estimators share: their input, a fit that can fail, pickles and copies."""
+"""What the estimators share: input checks, all-or-nothing fits, pickles, files."""
 
 import functools
 import math
@@ -30,8 +30,8 @@ from ._storage.archive import check_keys, require
 REPLACED = ("estimator", "encoder", "pretext", "random_state")
 # Folders of this machine, from which joblib unpickles: never taken from a file.
 LOCAL = ("memory", "checkpoint_dir")
-# Attributes that are parts of the networks in others.
-PARTS_OF_OTHERS = "_network", "backbone_"
+# Attributes that are rebuilt from others.
+REBUILT_ATTRIBUTES = "_network", "backbone_"
 
 
 def all_or_nothing(fit):
@@ -150,7 +150,7 @@ class SavableMixin:
 
         See Also
         --------
-        skssl.load : The way back.
+        skssl.load : Loads the file.
         """
         path = os.path.abspath(os.fspath(path))
         name = type(self).__name__
@@ -284,7 +284,7 @@ class SelfSupervisedEstimator(
 
     def __getstate__(self):
         state = super().__getstate__().copy()
-        for name in PARTS_OF_OTHERS:
+        for name in REBUILT_ATTRIBUTES:
             state.pop(name, None)
         return {name: code_packed(value) for name, value in packed(state).items()}
 
@@ -296,7 +296,7 @@ class SelfSupervisedEstimator(
     def __copy__(self):
         copied = type(self).__new__(type(self))
         vars(copied).update(vars(self))
-        vars(copied).pop("_network", None)  # one of the two trains on
+        vars(copied).pop("_network", None)  # only one of the two may train it further
         return copied
 
     def __sklearn_clone__(self):
@@ -333,7 +333,7 @@ class SelfSupervisedEstimator(
         return self.random_state
 
 
-def joined(history, more):
+def joined_histories(history, more):
     """Return one history of both, NaN where an epoch has no value.
 
     The first is None where nothing came before.

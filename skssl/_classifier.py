@@ -13,14 +13,14 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_consistent_length, check_scalar
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import _check_sample_weight
 
 from ._base import (
     SelfSupervisedEstimator,
     all_or_nothing,
     check_history,
     check_outputs,
-    joined,
+    joined_histories,
 )
 from ._data.images import channels_first_hint, warn_of_volumes
 from ._data.labels import encode_labels, known_labels, label_array
@@ -284,110 +284,92 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
                     "The first call of partial_fit needs classes=, all labels that "
                     "will ever come."
                 )
-            self._network = self._fit(X, y, sample_weight, classes, by_epochs=True)
+            self._fit(X, y, sample_weight, classes, by_epochs=True)
             return
         check_backend()
         self._check_same_classes(classes)
-        images = self._check_images(X)
-        _, _, data = self._training_sets(
-            images, X, y, sample_weight, self.classes_, by_epochs=True
-        )
-        _, network_seed, seed = self._seeds()
 
         from ._training.loop import run
         from ._training.reuse import restored_on_failure
-        from ._training.stages import by_single_epochs, finetuning
+        from ._training.stages import by_single_epochs
 
+        images = self._check_images(X)
+        _, _, data = self._training_sets(
+            images, y, sample_weight, self.classes_, by_epochs=True
+        )
+        _, network_seed, seed = self._seeds()
         network = getattr(self, "_network", None)
         if network is None:
             network = self._build_network(network_seed, self)
             by_single_epochs(network)
         n_epochs = len(next(iter(self.finetune_history_.values()), ()))
-        stage = finetuning(
-            network, data, seed=seed, verbose=self.verbose, first_epoch=n_epochs
-        )
+        stage = self._finetuning(network, data, seed, first_epoch=n_epochs)
         with restored_on_failure(network.training_model):
             history = run(stage)
         self._network, self.model_ = network, network.prediction_model
-        self.finetune_history_ = joined(self.finetune_history_, history)
+        self.finetune_history_ = joined_histories(self.finetune_history_, history)
 
     def _fit(self, X, y, sample_weight, classes=None, by_epochs=False):
-        """Pretrain and fine-tune, in `partial_fit` for a single epoch of several."""
+        """Pretrain and fine-tune, in `partial_fit` for the first of several epochs."""
         check_backend()
         self._check_parameters()
 
         from ._training.loop import run
         from ._training.stages import by_single_epochs
 
-        # All that can be wrong is found before anything is trained.
+        # Check everything before training.
         previous = copy(self) if self.warm_start and hasattr(self, "model_") else None
-        data, labelled = self._read(X, y, sample_weight, classes, by_epochs, previous)
+        images = self._fit_images(X, allow_views=True)
+        self.classes_, data, labelled = self._training_sets(
+            images, y, sample_weight, classes, by_epochs
+        )
+        self._check_same_start(previous, images)
         encoder_seed, network_seed, seed = self._seeds()
         network = self._build_network(network_seed, previous)
         if by_epochs:
             by_single_epochs(network)
         finetuning = self._finetuning(network, labelled, seed)
 
-        # Pretrain on all images; fine-tuning starts from what came of it.
+        # Pretrain on all images. Fine-tuning starts from the pretrained weights.
         pretraining = self._pretrain(data, encoder_seed, previous)
-        self._set_initial_weights(network, data, previous)
+        if previous is None:
+            self._set_initial_weights(network, data)
 
-        # Fine-tune on the labelled ones.
-        with self._noting_the_pretraining():
+        # Fine-tune on the labelled images.
+        with self._note_on_failure():
             history = run(finetuning, checkpoint_dir=self.checkpoint_dir)
-        self.finetune_history_ = joined(
-            previous and previous.finetune_history_, history
-        )
+        before = previous and previous.finetune_history_
+        self.finetune_history_ = joined_histories(before, history)
         self.model_ = network.prediction_model
+        self._network = network if by_epochs else None
         for stage in filter(None, [pretraining, finetuning]):
             stage.remove_checkpoint()
-        return network
 
-    def _read(self, X, y, sample_weight, classes, by_epochs, previous):
-        """Return the set of all images and that of the labelled ones, for a fit."""
-        images = self._fit_images(X, allow_views=True)
+    def _training_sets(self, images, y, sample_weight, classes, by_epochs):
+        """Return classes, the set of all images and that of the labelled ones.
+
+        Of several epochs, each has weights as they are: those of later calls are not
+        known, so there is no mean to scale them by.
+        """
         if y is None:
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is "
                 "None. SelfSupervisedEncoder learns without y."
             )
-        self.classes_, data, labelled = self._training_sets(
-            images, X, y, sample_weight, classes, by_epochs
-        )
-        if previous and not (
-            np.array_equal(previous.classes_, self.classes_)
-            and previous.image_shape_ == self.image_shape_
-        ):
-            raise ValueError(
-                "warm_start=True goes on with the same classes and shape of images: "
-                f"expected {previous.classes_.tolist()} and {previous.image_shape_}, "
-                f"got {self.classes_.tolist()} and {self.image_shape_}. Fit a clone "
-                "instead."
-            )
-        if images.ndim == 5 and self.pretext is None:
-            warn_of_volumes(images)
-        return data, labelled
-
-    def _training_sets(self, images, X, y, sample_weight, classes, by_epochs):
-        """Return classes, the set of all images and that of the labelled ones.
-
-        The weights of one epoch of several are not scaled: those of the next are not
-        known.
-        """
-        check_consistent_length(X, y)
-        present = np.arange(len(images))
+        check_consistent_length(images, y)
+        weighted = np.arange(len(images))
         if sample_weight is not None:
             sample_weight = _check_sample_weight(
                 sample_weight, images, ensure_non_negative=True
             )
-            # Weight 0 is absence, in pretraining too.
-            present = np.flatnonzero(sample_weight)
-            if not len(present):
+            # Rows of weight 0 are left out, of pretraining too.
+            weighted = np.flatnonzero(sample_weight)
+            if not len(weighted):
                 raise ValueError(
                     "sample_weight must hold a weight above zero, got zeros alone: "
                     "rows of weight 0 are left out. Without weights every row counts."
                 )
-            y, sample_weight = label_array(y)[present], sample_weight[present]
+            y, sample_weight = label_array(y)[weighted], sample_weight[weighted]
         classes, rows, targets = encode_labels(y, self.unlabeled_label, classes)
         weights = None if sample_weight is None else sample_weight[rows]
         class_weight = self._chosen_class_weight(classes)
@@ -401,11 +383,26 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         if class_weight is not None:
             of_class = compute_sample_weight(class_weight, classes[targets])
             weights = of_class if weights is None else weights * of_class
-        data = distinct_images(images, present)
-        labelled = data.labelled(rows, targets, weights, mean_one=not by_epochs)
+        data = distinct_images(images, weighted)
+        labelled = data.labelled(rows, targets, weights, scale_weights=not by_epochs)
         if images.ndim == 5:
             labelled = replace(labelled, images=images[:, 0])
         return classes, data, labelled
+
+    def _check_same_start(self, previous, images):
+        """Refuse a warm start on other data, and warn of volumes read as views."""
+        if previous and not (
+            np.array_equal(previous.classes_, self.classes_)
+            and previous.image_shape_ == self.image_shape_
+        ):
+            raise ValueError(
+                "warm_start=True goes on with the same classes and shape of images: "
+                f"expected {previous.classes_.tolist()} and {previous.image_shape_}, "
+                f"got {self.classes_.tolist()} and {self.image_shape_}. Fit a clone "
+                "instead."
+            )
+        if images.ndim == 5 and self.pretext is None:
+            warn_of_volumes(images)
 
     def _chosen_class_weight(self, classes):
         """Return the weights of the classes by label, wherever they are given."""
@@ -475,7 +472,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
                     stacklevel=5,
                 )
 
-    def _finetuning(self, network, labelled, seed):
+    def _finetuning(self, network, labelled, seed, first_epoch=0):
         """Return the stage of fine-tuning, with the validation data of the user."""
         from ._training.stages import finetuning
 
@@ -485,6 +482,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
             labelled,
             seed=seed,
             verbose=self.verbose,
+            first_epoch=first_epoch,
             validation=validation and self._validation_set(*validation),
             classes=self.classes_,
         )
@@ -505,32 +503,32 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
             raise kind(message) from error
         return TrainingSet(images, rows, targets, sample_weight)
 
-    def _set_initial_weights(self, network, data, previous):
+    def _set_initial_weights(self, network, data):
         """Start fine-tuning from the pretrained backbone, or adapt fresh layers."""
         from ._networks.surgery import set_statistics, transfer_weights
 
-        if previous is None and self.encoder_ is None:
+        if self.encoder_ is None:
             set_statistics(network, data)
-        elif previous is None:
-            try:
-                transfer_weights(self.encoder_.backbone_, network)
-            except ValueError as error:
-                raise ValueError(
-                    "The encoder's network has other layers than the classifier's: "
-                    "give both the same estimator, or the classifier none."
-                ) from error
+            return
+        try:
+            transfer_weights(self.encoder_.backbone_, network)
+        except ValueError as error:
+            raise ValueError(
+                "The encoder's network has other layers than the classifier's: "
+                "give both the same estimator, or the classifier none."
+            ) from error
 
     @contextmanager
-    def _noting_the_pretraining(self):
-        """Where fine-tuning fails, say what has become of the pretraining."""
+    def _note_on_failure(self):
+        """Add a note on the pretraining to an error of fine-tuning."""
         try:
             yield
         except Exception as error:
             if self.encoder is None and self.pretrain_epochs:
-                error.add_note(self._fate_of_pretraining())
+                error.add_note(self._pretraining_note())
             raise
 
-    def _fate_of_pretraining(self):
+    def _pretraining_note(self):
         places = {"memory": self.memory, "checkpoint_dir": self.checkpoint_dir}
         kept = [f"{k}={v!r}" for k, v in places.items() if v is not None]
         source = self._random_source(self._network_source())
@@ -604,7 +602,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
                     f"{self.image_shape_}.{channels_first_hint(data.images.shape)}"
                 )
         elif self.pretrain_epochs == 0:
-            fitted_pretext(self.pretext, data.images)  # a wrong one is wrong here, too
+            fitted_pretext(self.pretext, data.images)  # refuse an invalid one here, too
             self.encoder_ = previous and previous.encoder_
         else:
             self.encoder_ = SelfSupervisedEncoder(
@@ -621,7 +619,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
             before = previous and previous.encoder_
             stage = self.encoder_._pretrain(data, before and before.pretext_model_)
             if before:
-                history = joined(before.history_, self.encoder_.history_)
+                history = joined_histories(before.history_, self.encoder_.history_)
                 self.encoder_.history_ = history
         self.pretrain_history_ = self.encoder_ and self.encoder_.history_
         return stage
@@ -640,7 +638,8 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         """
         from ._training.prediction import predict
 
-        probabilities = predict(self._fitted("model_"), self._check_images(X))
+        images = self._check_images(X)
+        probabilities = predict(self.model_, images)
         if probabilities.shape[1] == 1:  # one sigmoid unit: that of the second class
             probabilities = np.hstack([1 - probabilities, probabilities])
         return probabilities
@@ -657,7 +656,8 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         labels : ndarray of shape (n_samples,)
             Labels from `classes_`.
         """
-        return self._fitted("classes_")[self.predict_proba(X).argmax(axis=1)]
+        most_probable = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[most_probable]
 
     def transform(self, X):
         """Embed images with the fine-tuned backbone.
@@ -672,8 +672,8 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         """
         from ._training.prediction import predict
 
-        backbone = self._fitted("model_").get_layer("backbone")
-        return predict(backbone, self._check_images(X))
+        images = self._check_images(X)
+        return predict(self.model_.get_layer("backbone"), images)
 
     @available_if(_pretrained)
     def predict_pretext(self, X):
@@ -687,8 +687,8 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         -------
         {pretext_labels}
         """
-        encoder = self._fitted("encoder_")
-        return encoder.predict_pretext(self._check_images(X, keep_views=True))
+        images = self._check_images(X, keep_views=True)
+        return self.encoder_.predict_pretext(images)
 
     @available_if(_pretrained)
     def score_pretext(self, X):
@@ -703,16 +703,12 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         score : float
             As of :meth:`SelfSupervisedEncoder.score`.
         """
-        encoder = self._fitted("encoder_")
-        return encoder.score(self._check_images(X, keep_views=True))
+        images = self._check_images(X, keep_views=True)
+        return self.encoder_.score(images)
 
     @property
     def _n_features_out(self):
         return self.model_.get_layer("backbone").output_shape[-1]
-
-    def _fitted(self, attribute):
-        check_is_fitted(self)
-        return getattr(self, attribute)
 
     def _check_images(self, X, keep_views=False):
         images = super()._check_images(X, allow_views=True)

@@ -1,4 +1,4 @@
-"""Texts that several public docstrings share, and how they get there.
+"""Texts that several public docstrings share, and the decorator that inserts them.
 
 A docstring holds the name of a text in braces, on a line of its own, and its class or
 function is decorated with :func:`fill_docstrings`. Lines that follow with a deeper

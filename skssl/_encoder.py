@@ -285,8 +285,8 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
         if n_views != (self.pretext_.n_views if given else None):
             expected = f"{self.pretext_.n_views} ready views" if given else "one image"
             raise ValueError(
-                f"The pretext task expects {expected} a sample, as in fit, but X gives "
-                f"images of shape {images.shape}."
+                f"The pretext task expects {expected} per sample, as in fit, but X "
+                f"gives images of shape {images.shape}."
             )
         return images
 

@@ -1,4 +1,4 @@
-"""load: the way back from a file that `save` has written."""
+"""load: read an estimator that `save` has written."""
 
 import os
 

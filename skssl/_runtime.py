@@ -21,7 +21,7 @@ SHARED_GENERATOR = "global_seed_generator"
 # Compiled copies of networks that wait for the next training, by architecture.
 kept_copies = {}
 
-# Callbacks of trainings that were interrupted: what told them apart then, and before.
+# For each callback of an interrupted training: its identity then, and before it.
 interrupted_callbacks = weakref.WeakKeyDictionary()
 
 _of_thread = threading.local()
@@ -77,7 +77,7 @@ def prepare_tensorflow():
 
 
 def clear_session():
-    """Let go of the networks that are kept for the next fit.
+    """Delete the networks that are kept for the next fit.
 
     Keras takes longer to compile a small network than to train it. So each fit keeps
     the compiled networks it has trained for later fits of the same network, at most 8
@@ -104,7 +104,7 @@ class _SeedSource:
         return getattr(_of_thread, "generator", random).randint(low, high)
 
 
-def shared_seeds(model, seed, restart=True):
+def shared_seeds(model, seed=0):
     """Return the generator behind the functions of `keras.random` in a network.
 
     A traced function keeps using the generator that it was traced with. So a network
@@ -114,10 +114,8 @@ def shared_seeds(model, seed, restart=True):
     ----------
     model : keras.Model
         The network.
-    seed : int
+    seed : int, default=0
         Where a new generator starts.
-    restart : bool, default=True
-        Whether one that is there already starts again from `seed`.
 
     Returns
     -------
@@ -126,14 +124,10 @@ def shared_seeds(model, seed, restart=True):
     """
     import keras
 
-    generator = vars(model).get("_skssl_shared_seeds")
-    if generator is None:
-        generator = vars(model)["_skssl_shared_seeds"] = keras.random.SeedGenerator(
-            seed
-        )
-    elif restart:
-        generator.state.assign([seed, 0])
-    return generator
+    attributes = vars(model)
+    if "_skssl_shared_seeds" not in attributes:
+        attributes["_skssl_shared_seeds"] = keras.random.SeedGenerator(seed)
+    return attributes["_skssl_shared_seeds"]
 
 
 @contextlib.contextmanager

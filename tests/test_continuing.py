@@ -91,6 +91,26 @@ def test_the_first_call_of_partial_fit_names_classes_that_come_later(digits, qui
     assert clf.score(X[~few], y[~few]) > 0.6
 
 
+def test_a_fit_in_between_starts_afresh(train, later, quick):
+    params = {"pretrain_epochs": 0, "random_state": 0}
+    clf, other = (SelfSupervisedClassifier(quick(), **params) for _ in range(2))
+    clf.fit(*train).partial_fit(*later).fit(*train)
+    fitted = other.fit(*train).model_.get_weights()
+    assert_same_weights(clf.model_, fitted)
+    clf.partial_fit(*later)
+    other.partial_fit(*later)
+    assert_same_weights(clf.model_, other.model_.get_weights())
+
+
+def test_partial_fit_leaves_the_validation_data_out(train, later, quick):
+    clf = SelfSupervisedClassifier(
+        quick(fit__validation_data=later), pretrain_epochs=0, random_state=0
+    )
+    for _ in range(2):
+        clf.partial_fit(*train, classes=range(10))
+    assert sorted(clf.finetune_history_) == ["accuracy", "loss"]
+
+
 @pytest.mark.parametrize("n_classes", [3, 4, 10])
 @pytest.mark.parametrize("pretrain_epochs", [0, 1])
 def test_checkpoints_change_nothing_in_the_first_call_of_partial_fit(

@@ -14,7 +14,7 @@ from skssl._networks.identity import architecture
 from skssl._networks.network import build_network
 from skssl._networks.surgery import set_statistics
 from skssl._runtime import kept_copies
-from skssl._training.reuse import BlockTrainer, FusedAdam, compiled, trainer
+from skssl._training.reuse import BlockTrainer, FusedAdam, compiled, compiled_copy
 
 IMAGE_SHAPE = (8, 8, 1)
 IMAGES = np.random.default_rng(0).normal(3, 2, (20, *IMAGE_SHAPE)).astype(np.float32)
@@ -69,7 +69,9 @@ def fit(model):
 def trained_weights(model, *, reuse=True, **others):
     """Train a network, in a copy that may be used again or itself."""
     if reuse:
-        with trainer(model, settings(**others), labelled, is_watched=False) as copy:
+        with compiled_copy(
+            model, settings(**others), labelled, needs_plain_steps=False
+        ) as copy:
             fit(copy)
     else:
         fit(compiled(model, settings(**others), labelled))
@@ -109,7 +111,9 @@ def test_blocks_are_trained_on_as_keras_trains_on_batches():
     models = [network(1, model__dropout=0.0) for _ in range(2)]
     optimizers = [keras.optimizers.SGD(0.01) for _ in range(2)]
     compile_kwargs = settings(optimizer=optimizers[0])
-    with trainer(models[0], compile_kwargs, labelled, is_watched=False) as copy:
+    with compiled_copy(
+        models[0], compile_kwargs, labelled, needs_plain_steps=False
+    ) as copy:
         assert isinstance(copy, BlockTrainer)
         history = fit(copy)
     models[1].compile(**settings(optimizer=optimizers[1]))
@@ -204,7 +208,7 @@ def test_networks_with_code_of_the_user_train_themselves(layer):
         [keras.Input((4,)), layer(), keras.layers.Dense(3, activation="softmax")]
     )
     model = keras.Model(model.inputs[0], model.outputs[0])
-    with trainer(model, settings(), labelled, is_watched=False) as trained:
+    with compiled_copy(model, settings(), labelled, needs_plain_steps=False) as trained:
         assert trained.layers[-1] is model.layers[-1]
     assert not kept_copies
 
@@ -259,7 +263,9 @@ def test_a_training_that_fails_leaves_no_copy():
     model = network()
     before = model.get_weights()
     with pytest.raises(KeyboardInterrupt):
-        with trainer(model, settings(), labelled, is_watched=False) as copy:
+        with compiled_copy(
+            model, settings(), labelled, needs_plain_steps=False
+        ) as copy:
             fit(copy)
             raise KeyboardInterrupt
     assert_same(model.get_weights(), before)
@@ -296,7 +302,7 @@ def test_eager_training_is_that_of_keras():
 
 def test_a_watched_network_is_one_of_keras():
     model = network()
-    with trainer(model, settings(), labelled, is_watched=True) as trained:
+    with compiled_copy(model, settings(), labelled, needs_plain_steps=True) as trained:
         assert not isinstance(trained, BlockTrainer)
         assert type(trained.optimizer) is keras.optimizers.Adam
         assert trained.layers[-1] is model.layers[-1]
@@ -312,5 +318,5 @@ def test_under_a_strategy_the_model_trains_itself():
 def test_a_compiled_model_goes_on_with_its_optimizer():
     model = network()
     model.compile(**settings())
-    with trainer(model, settings(), labelled, is_watched=False) as same:
+    with compiled_copy(model, settings(), labelled, needs_plain_steps=False) as same:
         assert same is model

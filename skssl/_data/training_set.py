@@ -31,8 +31,8 @@ class TrainingSet:
     weights : ndarray of shape (n_rows,) or None
         Weight of each row; None if all are 1.
     mean, scale : ndarray of shape (channels,)
-        Mean and standard deviation of the pixels of all distinct images, as float32;
-        a deviation that float32 does not resolve is 1.
+        Mean and standard deviation of the pixels of all distinct images, as a network
+        reads them, in float32. The deviation of equal pixels is 1.
     digest : str
         Hash of the content, the targets and the weights.
     index : ndarray of shape (n_given,)
@@ -59,7 +59,7 @@ class TrainingSet:
         rows = self.rows[positions]
         return replace(self, rows=rows, targets=targets, weights=weights)
 
-    def labelled(self, given, targets, weights=None, *, mean_one=True):
+    def labelled(self, given, targets, weights=None, *, scale_weights=True):
         """Return the set of the labelled rows; equal rows of a class become one.
 
         Parameters
@@ -70,7 +70,7 @@ class TrainingSet:
             Class index of each.
         weights : ndarray of shape (n_labelled,), default=None
             Weight of each; None is 1.
-        mean_one : bool, default=True
+        scale_weights : bool, default=True
             Whether to scale the weights to a mean of 1.
 
         Returns
@@ -82,7 +82,7 @@ class TrainingSet:
             np.column_stack([self.index[given], targets]), axis=0, return_inverse=True
         )
         weights = np.bincount(which.reshape(-1), weights=weights)
-        if mean_one:
+        if scale_weights:
             weights = None if np.ptp(weights) == 0 else weights / weights.mean()
         elif (weights == 1).all():
             weights = None

@@ -1,4 +1,4 @@
-"""What an image passes on its way through a network, read from the graph of Keras.
+"""Operations between input and output of a network, read from the graph of Keras.
 
 Keras has no public way to ask which operation made a tensor. This module is the only
 one that reads `_keras_history`, `_inbound_nodes`, `_nodes_by_depth` and the graph of a
@@ -65,7 +65,7 @@ def is_graph(operation):
 
 
 def kinds(operation):
-    """Return what an operation is for the scale of an image, a nested one each part.
+    """Return what an operation, or each part of a network, does to an image's scale.
 
     Returns
     -------
@@ -100,7 +100,7 @@ def _scales_inside(layer):
     return any(isinstance(part, SCALING_LAYERS) for part in parts)
 
 
-def front_operations(model):
+def operations_before_weights(model):
     """Yield what an image passes up to the first operations with weights, in order.
 
     Nested networks are looked into.
@@ -115,7 +115,7 @@ def front_operations(model):
         if any(id(tensor) not in without_weights for tensor in call.input_tensors):
             continue
         if is_graph(call.operation):
-            passes = yield from front_operations(call.operation)
+            passes = yield from operations_before_weights(call.operation)
         else:
             yield call.operation
             passes = "weights" not in kinds(call.operation)

@@ -1,4 +1,4 @@
-"""What tells one training from another: the user's own code as it runs, and values.
+"""Digests of trainings: of the user's own code as it is in memory, and of values.
 
 The code is read from the functions and classes in memory, and not from their files,
 which may have been edited since. A function is its bytecode, its constants, defaults
@@ -31,16 +31,16 @@ import numpy as np
 
 from .packing import error_summary, named_functions
 
-# Whoever reaches more objects than this reaches something that is not about training.
+# Who reaches more objects than this reaches something unrelated to the training.
 MAX_OBJECTS = 50_000
 STANDARD_LIBRARY = sysconfig.get_path("stdlib"), "built-in", "frozen"
-PLAIN = frozenset([type(None), bool, int, float, complex, str, bytes])
+SIMPLE_TYPES = frozenset([type(None), bool, int, float, complex, str, bytes])
 # Types of Python from which a class of the user's own inherits more than attributes.
 VALUES = int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset
 
 
 class Unidentifiable(TypeError):
-    """Raised for an object of which nobody can say whether it is the same again."""
+    """Raised for an object whose state cannot be read and compared."""
 
 
 # The digest of everything that some objects reach
@@ -113,12 +113,12 @@ def _graph(root):
             if pending is certain:
                 raise _refusal(key, values, holders, error) from error
             parts = ["unknown", type(value)]
-        others = [part for part in parts if type(part) not in PLAIN]
+        others = [part for part in parts if type(part) not in SIMPLE_TYPES]
         for part in others:
             values[id(part)] = part
             holders.setdefault(id(part), key)
         keys, ordered = list(map(id, others)), type(value) not in (set, frozenset)
-        plain = [part if type(part) in PLAIN else ... for part in parts]
+        plain = [part if type(part) in SIMPLE_TYPES else ... for part in parts]
         graph[key] = _hash(_as_bytes(plain)), keys, ordered
         of_library = isinstance(value, types.FunctionType) and not _is_own(value)
         (uncertain if of_library else pending).extend(keys)
@@ -164,8 +164,8 @@ def _mapping_parts(mapping):
 
 
 def _set_parts(value):
-    plain = sorted(_as_bytes(item) for item in value if type(item) in PLAIN)
-    return ["set", *plain, *(item for item in value if type(item) not in PLAIN)]
+    plain = sorted(_as_bytes(item) for item in value if type(item) in SIMPLE_TYPES)
+    return ["set", *plain, *(item for item in value if type(item) not in SIMPLE_TYPES)]
 
 
 def _array_parts(array):
@@ -385,7 +385,7 @@ def _keras_parts(value, compile_kwargs=None):
         with named_functions(described) as (named, _):
             text = architecture(*named)
     except Exception as error:  # of the user's objects, which may raise anything
-        if not _is_own(value):  # else its attributes say all
+        if not _is_own(value):  # else its attributes are counted
             what = "a network" if isinstance(value, keras.Model) else repr(value)
             message = f"{what} that Keras cannot describe ({error_summary(error)})"
             raise Unidentifiable(message) from error
@@ -397,9 +397,9 @@ def _keras_parts(value, compile_kwargs=None):
 def _own_parts(value, holders=()):
     """Return what is the user's own in an object of Keras, or in a container of them.
 
-    All else stands in the text that Keras writes of it. Of an instance of a class of
-    the user's own that is every attribute which Keras does not set, since nobody knows
-    whether the configuration says all.
+    All else is in the text that Keras writes of it. Of an instance of a class of the
+    user's own that is every attribute that Keras does not set, since its configuration
+    may be incomplete.
     """
     import keras
 
@@ -425,20 +425,20 @@ def _own_parts(value, holders=()):
 def _attributes(value):
     """Return the attributes of an object of Keras that Keras itself does not set.
 
-    Those name an object, tie it to others or hold what its configuration says.
+    Those are its name, links to other objects, and what is in its configuration.
     """
-    plain = [vars(x) for x, cls in _plain_objects() if isinstance(value, cls)]
-    known = {"name"}.union(*plain) - {"activity_regularizer", "_learning_rate"}
-    ties = "_self_", "_obj_ref", "_skssl_"
+    bare = [vars(x) for x, cls in _bare_objects() if isinstance(value, cls)]
+    known = {"name"}.union(*bare) - {"activity_regularizer", "_learning_rate"}
+    internal = "_self_", "_obj_ref", "_skssl_"
     return {
         name: attribute
         for name, attribute in vars(value).items()
-        if name not in known and not name.startswith(ties)
+        if name not in known and not name.startswith(internal)
     }
 
 
 @functools.cache
-def _plain_objects():
+def _bare_objects():
     """Return objects of Keras of nobody's own, each with its class."""
     import keras
     from keras import layers, losses, metrics, optimizers

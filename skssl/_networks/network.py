@@ -1,4 +1,4 @@
-"""From a scikeras wrapper to a Keras network: one backbone, and a class head."""
+"""Build a Keras network with a backbone and a class head from what the user gives."""
 
 import warnings
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from .settings import (
     takes_one_hot,
     wrap,
 )
-from .surgery import check_head, split_head, standardized
+from .surgery import check_head, gives_logits, split_head, standardized
 
 # Methods in which a network of the user's own class may do what its graph does not say.
 OVERRIDES = """
@@ -100,11 +100,10 @@ def build_network(estimator, image_shape, seed, classes=None, standardize="auto"
         if tail is not None:
             outputs = tail(outputs)
         probabilities = outputs
-        from_logits = tail is None and head.activation is keras.activations.linear
+        from_logits = gives_logits(head, tail)
         if from_logits:
             name = "sigmoid" if head.units == 1 else "softmax"
             probabilities = keras.layers.Activation(name)(outputs)
-        # Two models: the optimizer, as large as two networks, stays with the first.
         training_model = keras.Model(inputs, outputs, name="classifier")
         prediction_model = keras.Model(inputs, probabilities, name="classifier")
 

@@ -1,7 +1,7 @@
 """Networks in pickles and copies, with the user's own layers and functions in them.
 
 Keras writes a network as text and weights. In the text the user's functions and classes
-are but names, and a lambda is bytecode that has lost the names it refers to. So a
+are only names, and a lambda is bytecode without the globals that it uses. So a
 network is packed as this text, with a unique name for every function, and a dict
 from names to the functions and classes themselves. A pickle of that dict holds them by
 reference where they can be imported, and otherwise by their code.
@@ -25,11 +25,11 @@ from sklearn.base import BaseEstimator
 from .._runtime import LOCK, seeded
 
 # Functions in a network that are not among its settings, beside methods of its class.
-TRACED = "train_function test_function predict_function _skssl_traced".split()
+TRACED_FUNCTIONS = "train_function test_function predict_function _skssl_traced".split()
 
 
 def error_summary(error):
-    """Say what went wrong; a library that met damaged data raises anything."""
+    """Say what went wrong; libraries raise errors of any type on damaged data."""
     message = str(error).rstrip(".")
     if type(error) is not ValueError:
         message = f"{type(error).__name__}: {message}"
@@ -48,7 +48,7 @@ def _with_parts(value, function):
     if type(value) is dict:
         items = {key: function(item) for key, item in value.items()}
         return value if all(items[key] is value[key] for key in value) else items
-    # An estimator that packs its own networks is left to do so.
+    # An estimator that packs its own networks does so itself.
     packs_itself = getattr(value, "_packs_networks", False)
     if isinstance(value, BaseEstimator) and not packs_itself:
         attributes = _with_parts(vars(value), function)
@@ -133,7 +133,7 @@ class _Naming:
             for name, setting in list(settings.items()):
                 # Keras keeps wrapped methods as attributes, TensorFlow its own lists.
                 is_method = callable(getattr(keras.Layer, name, None))
-                if is_method or name in TRACED or name.startswith("_self_"):
+                if is_method or name in TRACED_FUNCTIONS or name.startswith("_self_"):
                     continue
                 stand_in = self.stand_in(setting)
                 if stand_in is not setting:
@@ -236,7 +236,7 @@ class Packed:
         """Return the object."""
         from keras.src.saving import saving_lib
 
-        # No lambda is in the text: so nothing in it is code, and Keras may stay safe.
+        # The text holds no lambda, so Keras can load it in safe mode.
         with seeded(0), warnings.catch_warnings():
             # An optimizer that has done no step has no state to read.
             warnings.filterwarnings("ignore", "Skipping variable loading")
@@ -281,7 +281,7 @@ def packed(value):
         A network, a loss, a metric, an optimizer as :class:`Packed`; a copy of what
         holds one; all else as it is.
     """
-    if "keras" not in sys.modules:  # then there are none
+    if "keras" not in sys.modules:  # then there is no network
         return value
     import keras
 

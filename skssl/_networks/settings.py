@@ -1,8 +1,8 @@
-"""What a wrapper says about training: every setting is used, or refused by name.
+"""Settings of a scikeras wrapper: each one is used, or refused by name.
 
 This is the only module that knows scikeras. It takes two things from there: the routing
 of parameters (``optimizer__learning_rate``, ``model__filters``) and the network that a
-wrapper builds. Everything else that a wrapper does, scikit-learn or Keras does better.
+wrapper builds.
 Two private names serve that: `_get_compile_kwargs` and `_fit_callbacks` of a wrapper.
 """
 

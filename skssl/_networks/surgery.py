@@ -1,4 +1,4 @@
-"""What is done to a built network: head, standardisation, weights, freezing.
+"""Changes to a built network: head, standardisation, weights, freezing.
 
 A network is split into a backbone and a class head, and the backbone is rebuilt with a
 layer that standardises the images. Its weights come from pretraining. Its first layers
@@ -20,12 +20,15 @@ from .graph import (
     all_layers,
     call_of,
     calls,
-    front_operations,
     is_graph,
     kinds,
     normalizations,
+    operations_before_weights,
 )
 from .packing import is_of_keras
+
+# Number of images that statistics are computed of at once.
+BATCH_SIZE = 128
 
 # The class head
 
@@ -57,7 +60,7 @@ def split_head(model):
     (embedding,) = call.input_tensors
     if len(embedding.shape) != 2:
         raise ValueError(
-            "The class head must see one embedding an image, of shape (n_embedding,), "
+            "The class head must see one embedding per image, of shape (n_embedding,), "
             f"but it sees {embedding.shape[1:]}. Put a Flatten or a "
             "GlobalAveragePooling2D layer before it."
         )
@@ -72,9 +75,17 @@ def _is_tail(operation):
     return (is_layer or is_operation) and getattr(operation, "axis", -1) in (-1, 1)
 
 
+def gives_logits(head, tail):
+    """Whether a class head gives logits, for a softmax or sigmoid after it."""
+    is_softmax = tail is not None and not hasattr(tail, "activation")
+    activation = getattr(tail, "activation", head.activation)
+    return activation is keras.activations.linear and not is_softmax
+
+
 def check_head(head, tail, n_classes):
     """Refuse a class head of other classes than those in y."""
     activation = getattr(tail, "activation", head.activation)
+    name = getattr(activation, "__name__", activation)
     is_known = activation in (
         keras.activations.softmax,
         keras.activations.sigmoid,
@@ -87,7 +98,7 @@ def check_head(head, tail, n_classes):
             f"The network must end in a class head, a Dense layer of {n_classes} units "
             f"with a softmax for the {n_classes} classes in y (for two classes also of "
             f"one unit with a sigmoid), but its last Dense layer has {head.units} "
-            f"units and the activation {activation.__name__!r}. A build function finds "
+            f"units and the activation {name!r}. A build function finds "
             "the number of classes in meta['n_classes_']."
         )
 
@@ -117,12 +128,12 @@ def standardized(features, image_shape, standardize):
     backbone : keras.Model
         The network on images of this shape.
     """
-    front = list(front_operations(features))
-    _check_axes(front)
+    leading = list(operations_before_weights(features))
+    _check_axes(leading)
     if standardize == "auto":
-        insert = not any("scaling" in kinds(x) for x in front)
+        insert = not any("scaling" in kinds(x) for x in leading)
     else:
-        has_own = any(isinstance(x, keras.layers.Normalization) for x in front)
+        has_own = any(isinstance(x, keras.layers.Normalization) for x in leading)
         insert = standardize and not has_own
     if not standardize and any(
         before is None and not _is_adapted(layer)
@@ -151,11 +162,11 @@ def standardized(features, image_shape, standardize):
     return keras.Model(inputs, outputs, name="backbone")
 
 
-def _check_axes(front):
+def _check_axes(leading):
     """Refuse a network that takes channels first, as far as it is known to do so."""
     axes_in_place = itertools.takewhile(
         lambda x: type(x).__name__ not in MOVES_AXES and "scaling" not in kinds(x),
-        front,
+        leading,
     )
     for operation in axes_in_place:
         if getattr(operation, "data_format", None) == "channels_first":
@@ -240,7 +251,7 @@ def set_statistics(network, data):
     ----------
     network : Network
         The network, changed in place.
-    data : DistinctImages
+    data : TrainingSet
         Images, the rows to look at, and the statistics of their pixels by channel.
     """
     if not network.standardize:
@@ -256,19 +267,17 @@ def set_statistics(network, data):
         layer.adapt(np.stack([mean - scale, mean + scale]))
 
 
-def _statistics(before, data, axis, batch_size=128):
+def _statistics(before, data, axis):
     """Return mean and deviation of what a Normalization layer sees.
 
     Parameters
     ----------
     before : keras.Model or None
         Network from the images to what the layer sees; None where it sees the images.
-    data : DistinctImages
-        Images, read a batch at a time, and the rows to look at.
+    data : TrainingSet
+        Images, read in batches, and the rows to look at.
     axis : tuple of int
         Axes that have statistics of their own, as in `keras.layers.Normalization`.
-    batch_size : int, default=128
-        Number of rows in a batch.
 
     Returns
     -------
@@ -277,8 +286,8 @@ def _statistics(before, data, axis, batch_size=128):
         axis that is not in `axis`. The scale is 1 where float32 resolves none.
     """
     scaler = StandardScaler()
-    for start in range(0, len(data.rows), batch_size):
-        batch = load_batch(data.images[data.rows[start : start + batch_size]])
+    for start in range(0, len(data.rows), BATCH_SIZE):
+        batch = load_batch(data.images[data.rows[start : start + BATCH_SIZE]])
         seen = batch.reshape(-1, *data.images.shape[-3:])
         if before is not None:
             seen = keras.ops.convert_to_numpy(before(seen, training=False))

@@ -1,4 +1,4 @@
-"""What can be known to be wrong before anything is trained.
+"""Checks of loss, metrics and callbacks before anything is trained.
 
 Loss and metrics are computed once on a made-up batch of outputs, without the network:
 so nothing is traced, and a fit becomes longer by a few milliseconds only.
@@ -33,7 +33,7 @@ def try_settings(network, weighted):
     """
     output = network.training_model.output
     n_units = output.shape[-1]
-    n_rows = 4 if n_units == 3 else 3  # shapes that are equal by chance hide mistakes
+    n_rows = 4 if n_units == 3 else 3  # not n_units, so that no shapes agree by chance
     outputs = tf.cast(tf.fill((n_rows, n_units), 1 / max(2, n_units)), output.dtype)
     targets = np.arange(n_rows) % 2 * (max(2, n_units) - 1)
     if network.one_hot:
@@ -83,7 +83,7 @@ def _not_computable(given, targets, outputs, error):
 
 
 def _check_metrics_of_indices(metrics):
-    """Refuse metrics that compute nonsense from class indices without a complaint."""
+    """Refuse metrics that give a wrong value for class indices without an error."""
     for metric in filter(None, keras.tree.flatten(metrics)):
         kind = metric if inspect.isfunction(metric) else type(metric)
         name = metric if isinstance(metric, str) else kind.__name__
@@ -97,7 +97,7 @@ def _check_metrics_of_indices(metrics):
 
 
 def check_monitors(callbacks, names, validated):
-    """Refuse callbacks of Keras that wait for a metric which never comes.
+    """Refuse callbacks of Keras that monitor a metric which is not measured.
 
     The names are those of :func:`try_settings`, `validated` is whether there are
     validation data.

@@ -29,11 +29,12 @@ VERSIONED = ("skssl", "keras", "tensorflow", "scikit-learn", "numpy")
 TYPE = "__type__"  # the key that marks what JSON has no type for
 ARRAY_KINDS = "biufU"  # of dtypes: booleans, numbers and text
 NEVER_SAVED = {"compile_config", "registered_name"}
-MAX_CALLS = 20_000  # of layers, where nested networks that are called twice multiply
+# Of layers, where those of a nested network count for each of its calls.
+MAX_CALLS = 20_000
 
 # What a network may consist of. Not in it: layers that run code (Lambda, TFSMLayer,
 # TorchModuleWrapper, …), that read files (StringLookup, TextVectorization, …), and
-# those that unroll a loop as long as the file likes (RNN, TimeDistributed, …). The
+# those that unroll a loop of any length (RNN, TimeDistributed, …). The
 # asterisk stands for a number of dimensions.
 ALLOWED = {
     None: "__keras_tensor__ __slice__ __ellipsis__",

@@ -13,7 +13,7 @@ from .checkpoint import pack, unpack
 
 
 def finished_training(key, train):
-    """Train, and return what came of it in packed form; joblib keeps it by the key."""
+    """Train, and return the result with its checksum; joblib stores it by the key."""
     return pack(train())
 
 

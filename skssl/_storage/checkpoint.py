@@ -1,7 +1,8 @@
 """Checkpoints: the state of a running training, on disk.
 
-A training is known by its key, a hash of all that it depends on. A file is trusted only
-if its checksum is right. The folder is the user's own: what is in it is pickled.
+A training is known by its key, a hash of all that it depends on. What its state holds
+is up to the loop of training. A file is trusted only if its checksum is right. The
+folder is the user's own: what is in it is pickled.
 """
 
 import contextlib
@@ -80,7 +81,7 @@ class Checkpoint:
         )
 
     def write(self, state):
-        """Keep a state; where that cannot be done, say so once."""
+        """Write a state; warn once where that fails."""
         if not self.writable:
             return
         temporary = f"{self.path}.{os.getpid()}.tmp"

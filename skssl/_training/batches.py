@@ -14,7 +14,8 @@ import tensorflow as tf
 from .._data.images import load_batch
 from .._data.training_set import TrainingSet
 
-# So many steps are one read, and one call of TensorFlow, of images up to this size.
+# Up to so many steps, with images of up to so many bytes, are one read of X and one
+# call of TensorFlow.
 MAX_BLOCK_STEPS = 32
 MAX_BLOCK_BYTES = 2**24
 
@@ -82,7 +83,7 @@ class Batches:
         Parameters
         ----------
         n_done, n_epochs : int
-            Number of epochs to pass over, and of epochs with these.
+            First epoch, and the one behind the last.
 
         Returns
         -------

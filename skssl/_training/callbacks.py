@@ -8,9 +8,9 @@ import keras
 from .._networks.identity import identity
 from .._runtime import interrupted_callbacks
 
-# Callbacks of Keras that do as well with several steps in a call, with a copy of a
-# network, and with the layers behind the constant ones.
-INDIFFERENT = (
+# Callbacks of Keras that act on metrics of epochs only. Blocks of steps, copies of the
+# network and layers that are computed beforehand make no difference to them.
+EPOCH_CALLBACKS = (
     keras.callbacks.EarlyStopping,
     keras.callbacks.LearningRateScheduler,
     keras.callbacks.ReduceLROnPlateau,
@@ -18,31 +18,29 @@ INDIFFERENT = (
 )
 
 
-def are_indifferent(callbacks):
+def act_on_epochs_only(callbacks):
     """Whether no callback sees the network or single steps."""
-    return all(type(callback) in INDIFFERENT for callback in callbacks)
+    return all(type(callback) in EPOCH_CALLBACKS for callback in callbacks)
 
 
 def callback_state(callback):
     """Return the attributes of a Keras callback that can be kept, by name."""
     kept = {}
     for name, value in vars(callback).items():
-        try:
+        with contextlib.suppress(Exception):  # an open file, a lock: it cannot be kept
             if name != "_model":
                 pickle.dumps(value)
                 kept[name] = value
-        except Exception:  # an open file, a lock: nothing to go on from
-            continue
     return kept
 
 
 @contextlib.contextmanager
-def given_back(callbacks, checkpoint):
-    """Train with the callbacks of the user themselves, and give them back.
+def callbacks_restored(callbacks, checkpoint):
+    """Train with the user's callbacks, then remove the network from them.
 
-    They keep what they have seen. The network does not stay in them, and neither does
-    what could be pickled before and cannot be pickled now, such as a file that was
-    opened: the estimator is to be cloned and pickled as before.
+    They keep what they have seen. What could be pickled before and cannot be pickled
+    now, such as a file that was opened, is removed, too: the estimator can be cloned
+    and pickled as before.
     """
     states = [callback_state(x) for x in callbacks]
     identities = [callback_identity(x) for x in callbacks if checkpoint]

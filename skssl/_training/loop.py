@@ -1,8 +1,8 @@
 """Run a stage of training.
 
-Who owns what: `Batches` owns the order of the rows and prepares them; `trainer` owns
-the compiled network; Keras owns the steps, the metrics and the callbacks; `Progress`
-watches the training and keeps its state in a checkpoint.
+`Batches` owns the order of the rows and prepares them. `compiled_copy` owns the
+compiled network. Keras owns the steps, the metrics and the callbacks. `Progress` writes
+the checkpoint and stops a training that diverges.
 """
 
 import contextlib
@@ -16,16 +16,21 @@ from .._networks.identity import training_key
 from .._runtime import seeded, shared_seeds
 from .._storage.cache import cached
 from .._storage.checkpoint import Checkpoint
-from .callbacks import are_indifferent, callback_identity, callback_state, given_back
+from .callbacks import (
+    act_on_epochs_only,
+    callback_identity,
+    callback_state,
+    callbacks_restored,
+)
 from .prediction import predict
-from .reuse import BlockTrainer, trainer
+from .reuse import BlockTrainer, assign, compiled_copy
 
 # The outputs of constant layers are kept up to this size, else computed at each step.
 MAX_CONSTANT_BYTES = 2**30
 
 
 class Progress(keras.callbacks.Callback):
-    """Watches a training: keeps its state by epoch, and stops one that diverges.
+    """Writes the state after each epoch, and stops a training that diverges.
 
     Parameters
     ----------
@@ -36,21 +41,16 @@ class Progress(keras.callbacks.Callback):
     def __init__(self, stage):
         super().__init__()
         self.stage = stage
-        self.checkpoint = stage.checkpoint
-        self.state = self.checkpoint.read() if self.checkpoint else None
-        self.history = self.state["history"] if self.state else {}
-        self.n_done = self.state["epoch"] if self.state else 0
-        stopped = self.state and self.state["stopped"]
-        self.n_epochs = self.n_done if stopped else stage.epochs
+        self.state = (stage.checkpoint.read() if stage.checkpoint else None) or {}
+        self.history = self.state.get("history", {})
+        self.n_done = self.state.get("epoch", 0)
+        self.n_epochs = self.n_done if self.state.get("stopped") else stage.epochs
 
     def on_train_begin(self, logs=None):
         """Put everything back to where the checkpoint was written."""
-        if self.state is None:
+        if not self.state:
             return
-        for variable, value in zip(
-            self._variables(), self.state["values"], strict=True
-        ):
-            variable.assign(value)
+        assign(self._variables(), self.state["values"])
         # The last of all callbacks, so after `on_train_begin` of the others.
         for callback, attributes in zip(
             self.stage.callbacks, self.state["callbacks"], strict=True
@@ -65,8 +65,8 @@ class Progress(keras.callbacks.Callback):
         for key in {**self.history, **logs}:  # some are not measured in each epoch
             values = self.history.setdefault(key, [math.nan] * epoch)
             values.append(logs.get(key, math.nan))
-        if self.checkpoint:
-            self.checkpoint.write(
+        if self.stage.checkpoint:
+            self.stage.checkpoint.write(
                 {
                     "epoch": epoch + 1,
                     "stopped": self.model.stop_training,
@@ -77,7 +77,7 @@ class Progress(keras.callbacks.Callback):
             )
 
     def _variables(self):
-        seeds = shared_seeds(self.model, 0, restart=False).state
+        seeds = shared_seeds(self.model).state
         return [*self.model.variables, *self.model.optimizer.variables, seeds]
 
 
@@ -127,7 +127,7 @@ def run(stage, *, memory=None, checkpoint_dir=None):
 
 
 def _key(stage):
-    """Return a hash of all that the result depends on, or None if nobody can say."""
+    """Return a hash of all that the result depends on; None if a part has none."""
     batches, validation = stage.batches, stage.validation
 
     def parts():
@@ -150,14 +150,20 @@ def train(stage):
     whole, stage = stage.model, _behind_constant_layers(stage)
     batches, model = stage.batches, stage.model
     progress = Progress(stage)
-    is_watched = not are_indifferent(stage.callbacks)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(given_back(stage.callbacks, stage.checkpoint))
+        stack.enter_context(callbacks_restored(stage.callbacks, stage.checkpoint))
         trained = stack.enter_context(
-            trainer(model, stage.compile_kwargs, batches.prepare, is_watched)
+            compiled_copy(
+                model,
+                stage.compile_kwargs,
+                batches.prepare,
+                needs_plain_steps=not act_on_epochs_only(stage.callbacks),
+            )
         )
         # A model that trains on goes on with its generator, too.
-        shared = shared_seeds(trained, batches.seed, restart=trained is not model)
+        shared = shared_seeds(trained, batches.seed)
+        if trained is not model:
+            shared.state.assign([batches.seed, 0])
         stack.enter_context(seeded(batches.seed, shared))
         validation = stage.validation and stage.validation.dataset()
         if validation is not None and stage.validation_steps is not None:
@@ -172,7 +178,7 @@ def train(stage):
             initial_epoch=progress.n_done,
             epochs=progress.n_epochs,
             callbacks=[*stage.callbacks, progress],
-            shuffle=False,  # `Batches` does it
+            shuffle=False,  # `Batches` shuffles
             validation_data=validation,
             validation_freq=stage.validation_freq,
             verbose=stage.verbose,
@@ -184,7 +190,7 @@ def train(stage):
 
 def _behind_constant_layers(stage):
     """Compute the outputs of constant layers once, and train what follows."""
-    if stage.split is None or not are_indifferent(stage.callbacks):
+    if stage.split is None or not act_on_epochs_only(stage.callbacks):
         return stage
     constant, model = stage.split
     sets = [stage.batches, stage.validation]

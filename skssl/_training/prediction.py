@@ -54,7 +54,7 @@ def _traced(model, dtype):
         if dtype not in traced:
             signature = tf.TensorSpec((None, *model.input_shape[1:]), dtype)
             function = tf.function(lambda batch: model(batch, training=False))
-            with seeded(0, shared_seeds(model, 0, restart=False)):
+            with seeded(0, shared_seeds(model)):
                 traced[dtype] = function.get_concrete_function(signature)
     return traced[dtype]
 

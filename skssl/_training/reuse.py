@@ -3,7 +3,8 @@
 Keras takes longer to trace a network than to train it on a few hundred images, and what
 was traced is never freed. So a network trains as a copy, which is kept for the next
 training of the same architecture and settings: the copy gets the weights of the network
-and gives them back.
+and gives them back. The copies are in `_runtime`, so that they can be deleted without
+TensorFlow.
 """
 
 import contextlib
@@ -43,9 +44,9 @@ def _copied(layer):
 class BlockTrainer(keras.Model):
     """Model that trains on a block of batches in one call of TensorFlow.
 
-    For a small network, a call costs more time than a step, and so does a batch of its
-    own from tf.data. Behind frozen layers a fit takes half as long again with the
-    `steps_per_execution` of Keras.
+    For a small network, a call of TensorFlow and a batch of tf.data each cost more time
+    than a step. With `steps_per_execution` of Keras, a fit behind frozen layers takes
+    1.5 times as long.
 
     Attributes
     ----------
@@ -125,23 +126,24 @@ def _fused(optimizer, variables):
     return optimizer
 
 
-def compiled(model, compile_kwargs, prepare, *, as_given=False):
+def compiled(model, compile_kwargs, prepare=None):
     """Return a compiled model with the same layers.
 
-    So the optimizer, as large as two networks, does not stay with the given model.
+    The given model stays uncompiled, so that it does not hold the optimizer, which is
+    twice its size.
 
     Parameters
     ----------
     model, compile_kwargs : keras.Model, dict
         A network that is not compiled, and arguments of `keras.Model.compile`.
-    prepare : callable
+    prepare : callable, default=None
         Turns (images, seed, *labels) of a batch into what the network is trained on.
-    as_given : bool, default=False
-        Whether to return a plain model that trains on prepared batches, as happens
-        under a distribution strategy and with ``run_eagerly=True``, too. Otherwise it
-        is a BlockTrainer.
+        Without it the result is no BlockTrainer but a `keras.Model` that trains on
+        prepared batches, as happens under a distribution strategy and with
+        ``run_eagerly=True``, too.
     """
-    if as_given or tf.distribute.has_strategy() or compile_kwargs.get("run_eagerly"):
+    is_eager = compile_kwargs.get("run_eagerly")
+    if prepare is None or is_eager or tf.distribute.has_strategy():
         trained = keras.Model(model.input, model.output, name=model.name)
     else:
         trained = BlockTrainer(model.input, model.output, name=model.name)
@@ -155,7 +157,7 @@ def compiled(model, compile_kwargs, prepare, *, as_given=False):
 
 
 @contextlib.contextmanager
-def trainer(model, compile_kwargs, prepare, is_watched):
+def compiled_copy(model, compile_kwargs, prepare, needs_plain_steps=False):
     """Give a compiled network to train in place of a model, which gets its weights.
 
     A compiled model trains itself, and goes on with the optimizer it has.
@@ -165,18 +167,16 @@ def trainer(model, compile_kwargs, prepare, is_watched):
     model, compile_kwargs, prepare : keras.Model, dict, callable
         Where the training starts and what has its result; the others as in
         :func:`compiled`.
-    is_watched : bool
-        Whether code of the user's sees the network at work. Then no copy is used.
+    needs_plain_steps : bool, default=False
+        Whether code of the user's sees the network at work. Then it is a plain
+        `keras.Model`, and no copy.
     """
     if model.compiled:
         yield model
         return
-    if is_watched:
-        yield compiled(model, compile_kwargs, prepare, as_given=True)
-        return
-    key = _key(model, compile_kwargs, prepare)
+    key = None if needs_plain_steps else _key(model, compile_kwargs, prepare)
     if key is None:
-        yield compiled(model, compile_kwargs, prepare)
+        yield compiled(model, compile_kwargs, None if needs_plain_steps else prepare)
         return
     with LOCK:
         copy, initial = kept_copies.pop(key, (None, None))
@@ -184,18 +184,18 @@ def trainer(model, compile_kwargs, prepare, is_watched):
         with seeded(0):  # no seed that it draws is kept
             copy = compiled(_copied(model), compile_kwargs, prepare)
         initial = [variable.numpy() for variable in copy.optimizer.variables]
-    _assign(copy.optimizer.variables, initial)
+    assign(copy.optimizer.variables, initial)
     rate = _number_as_rate(compile_kwargs["optimizer"])
     if rate is not None:
         copy.optimizer.learning_rate = rate
-    _assign(copy.variables, model.variables)
+    assign(copy.variables, model.variables)
     yield copy
-    _assign(model.variables, copy.variables)
+    assign(model.variables, copy.variables)
     _keep(key, copy, initial)
 
 
 def _keep(key, copy, initial):
-    """Keep a copy for the next training, and let go of the oldest beyond the bounds."""
+    """Keep a copy for the next training, and delete the oldest beyond the limits."""
     with LOCK:
         kept_copies[key] = copy, initial
         while (
@@ -206,10 +206,11 @@ def _keep(key, copy, initial):
 
 
 def _n_bytes(model):
-    """Return about how many bytes a copy takes: weights, and two moments of each."""
-    return (
-        5 * 4 * model.count_params()
-    )  # the initial values of the moments are kept, too
+    """Return about how many bytes a copy takes.
+
+    They are those of the weights, of two moments of each and of the initial moments.
+    """
+    return 5 * 4 * model.count_params()
 
 
 def _key(model, compile_kwargs, prepare):
@@ -238,7 +239,7 @@ def _key(model, compile_kwargs, prepare):
 
 
 def _is_of_keras(thing):
-    """Whether a layer or a setting is no code: no Lambda, no function of a user."""
+    """Whether a layer or a setting is from Keras, or no code at all."""
     if isinstance(thing, keras.layers.Lambda):
         return False  # before Keras warns that a lambda is unsafe to save
     return not callable(thing) or f"{thing.__module__}.".startswith("keras.")
@@ -261,7 +262,8 @@ def _number_as_rate(optimizer):
     return rate if isinstance(rate, float) else None
 
 
-def _assign(variables, values):
+def assign(variables, values):
+    """Give variables their values."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
 
@@ -274,5 +276,5 @@ def restored_on_failure(model):
     try:
         yield
     except BaseException:
-        _assign(variables, before)
+        assign(variables, before)
         raise

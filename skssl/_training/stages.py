@@ -1,4 +1,4 @@
-"""The stages of training: what is trained, on what and how, as plain facts.
+"""The stages of training: what is trained, on what and how.
 
 A stage is known by its name in messages, checkpoints and histories. A further stage is
 one more function here that returns a Stage.
@@ -20,10 +20,9 @@ from .._storage.checkpoint import Checkpoint
 from .batches import Batches
 from .reuse import compiled
 
-# Few labels make few batches: with 100 labels in batches of 64, five epochs are ten
-# steps, after which no network has learned anything. So the number of epochs follows
-# from a number of steps, unless the wrapper gives it. Where a pass over the labels is
-# but a few steps, an epoch is several passes, since each epoch has a fixed cost.
+# With 100 labels in batches of 64, five epochs are ten steps, too few to learn from. So
+# the number of epochs follows from a number of steps, unless the wrapper gives it. An
+# epoch has a fixed cost. So where a pass has only a few steps, an epoch is several.
 MIN_STEPS = 1000
 MIN_EPOCHS = 5
 MIN_EPOCH_STEPS = 50
@@ -185,11 +184,12 @@ def finetune_schedule(n_rows, batch_size):
 
 
 def by_single_epochs(network):
-    """Have a network fine-tuned for one epoch per stage, all with one optimizer.
+    """Prepare a network for fine-tuning by one epoch per stage, with one optimizer.
 
     Callbacks and validation are for whole trainings, and left out.
     """
-    network.fit_kwargs |= {"callbacks": [], "validation_split": 0.0, "epochs": 1}
+    network.fit_kwargs |= {"callbacks": [], "epochs": 1}
+    network.fit_kwargs |= {"validation_split": 0.0, "validation_data": None}
     network.training_model = compiled(
         network.training_model, network.compile_kwargs, _prepare(network)
     )

@@ -12,28 +12,6 @@ from .._storage.archive import saved_by_parameters
 from ._views import ViewClassification
 
 
-def rotated_views(images, turns):
-    """Turn every image counter-clockwise by each number of quarter turns.
-
-    Parameters
-    ----------
-    images : ndarray of shape (n_samples, height, width, channels)
-        Images of any dtype; square ones unless all turns are even.
-    turns : sequence of int
-        Quarter turns of each view.
-
-    Returns
-    -------
-    views : ndarray of shape (n_samples, len(turns), height, width, channels)
-        View `k` is turned by `turns[k]`; same dtype as the images.
-    """
-    n_samples, *image_shape = images.shape
-    views = np.empty((n_samples, len(turns), *image_shape), dtype=images.dtype)
-    for view, n_turns in enumerate(turns):
-        views[:, view] = np.rot90(images, n_turns, axes=(1, 2))
-    return views
-
-
 def quarter_turns(angles):
     """Check angles in degrees and return them as quarter turns, 0 to 3."""
     if not isinstance(angles, tuple | list | range | np.ndarray):
@@ -163,7 +141,7 @@ class RotationPretext(TransformerMixin, ImageEstimator, ViewClassification):
         images = self._check_images(X)
         turns = self._turns_of(images)
         warn_of_channels_first(images)
-        return rotated_views(images, turns)
+        return np.stack([np.rot90(images, n, axes=(1, 2)) for n in turns], axis=1)
 
     def make_task(self, X):
         """Return turned images and labels to train a classifier on; needs no `fit`.
