@@ -284,51 +284,47 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
                     "The first call of partial_fit needs classes=, all labels that "
                     "will ever come."
                 )
-            self._fit(X, y, sample_weight, classes, by_epochs=True)
+            self._fit(X, y, sample_weight, classes, epoch=0)
             return
         check_backend()
         self._check_same_classes(classes)
 
         from ._training.loop import run
         from ._training.reuse import restored_on_failure
-        from ._training.stages import by_single_epochs
 
         images = self._check_images(X)
         _, _, data = self._training_sets(
-            images, y, sample_weight, self.classes_, by_epochs=True
+            images, y, sample_weight, self.classes_, scale_weights=False
         )
         _, network_seed, seed = self._seeds()
         network = getattr(self, "_network", None)
         if network is None:
             network = self._build_network(network_seed, self)
-            by_single_epochs(network)
         n_epochs = len(next(iter(self.finetune_history_.values()), ()))
-        stage = self._finetuning(network, data, seed, first_epoch=n_epochs)
+        stage = self._finetuning(network, data, seed, epoch=n_epochs)
         with restored_on_failure(network.training_model):
             history = run(stage)
+        network.training_model = stage.model
         self._network, self.model_ = network, network.prediction_model
         self.finetune_history_ = joined_histories(self.finetune_history_, history)
 
-    def _fit(self, X, y, sample_weight, classes=None, by_epochs=False):
-        """Pretrain and fine-tune, in `partial_fit` for the first of several epochs."""
+    def _fit(self, X, y, sample_weight, classes=None, epoch=None):
+        """Pretrain and fine-tune; for `partial_fit` the first epoch alone."""
         check_backend()
         self._check_parameters()
 
         from ._training.loop import run
-        from ._training.stages import by_single_epochs
 
         # Check everything before training.
         previous = copy(self) if self.warm_start and hasattr(self, "model_") else None
         images = self._fit_images(X, allow_views=True)
         self.classes_, data, labelled = self._training_sets(
-            images, y, sample_weight, classes, by_epochs
+            images, y, sample_weight, classes, scale_weights=epoch is None
         )
         self._check_same_start(previous, images)
         encoder_seed, network_seed, seed = self._seeds()
         network = self._build_network(network_seed, previous)
-        if by_epochs:
-            by_single_epochs(network)
-        finetuning = self._finetuning(network, labelled, seed)
+        finetuning = self._finetuning(network, labelled, seed, epoch)
 
         # Pretrain on all images. Fine-tuning starts from the pretrained weights.
         pretraining = self._pretrain(data, encoder_seed, previous)
@@ -341,15 +337,15 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         before = previous and previous.finetune_history_
         self.finetune_history_ = joined_histories(before, history)
         self.model_ = network.prediction_model
-        self._network = network if by_epochs else None
+        network.training_model = finetuning.model
+        self._network = None if epoch is None else network
         for stage in filter(None, [pretraining, finetuning]):
             stage.remove_checkpoint()
 
-    def _training_sets(self, images, y, sample_weight, classes, by_epochs):
+    def _training_sets(self, images, y, sample_weight, classes, scale_weights):
         """Return classes, the set of all images and that of the labelled ones.
 
-        Of several epochs, each has weights as they are: those of later calls are not
-        known, so there is no mean to scale them by.
+        Weights of `partial_fit` are not scaled: those of later calls are not known.
         """
         if y is None:
             raise ValueError(
@@ -373,7 +369,11 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         classes, rows, targets = encode_labels(y, self.unlabeled_label, classes)
         weights = None if sample_weight is None else sample_weight[rows]
         class_weight = self._chosen_class_weight(classes)
-        if by_epochs and isinstance(class_weight, str) and class_weight == "balanced":
+        if (
+            not scale_weights
+            and isinstance(class_weight, str)
+            and class_weight == "balanced"
+        ):
             raise ValueError(
                 "class_weight='balanced' needs the labels of all rows, but partial_fit "
                 "sees those of one call. Give class_weight as a dict, with weights as "
@@ -384,7 +384,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
             of_class = compute_sample_weight(class_weight, classes[targets])
             weights = of_class if weights is None else weights * of_class
         data = distinct_images(images, weighted)
-        labelled = data.labelled(rows, targets, weights, scale_weights=not by_epochs)
+        labelled = data.labelled(rows, targets, weights, scale_weights=scale_weights)
         if images.ndim == 5:
             labelled = replace(labelled, images=images[:, 0])
         return classes, data, labelled
@@ -472,17 +472,17 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
                     stacklevel=5,
                 )
 
-    def _finetuning(self, network, labelled, seed, first_epoch=0):
+    def _finetuning(self, network, labelled, seed, epoch=None):
         """Return the stage of fine-tuning, with the validation data of the user."""
         from ._training.stages import finetuning
 
-        validation = network.fit_kwargs["validation_data"]
+        validation = network.fit_kwargs["validation_data"] if epoch is None else None
         return finetuning(
             network,
             labelled,
             seed=seed,
             verbose=self.verbose,
-            first_epoch=first_epoch,
+            epoch=epoch,
             validation=validation and self._validation_set(*validation),
             classes=self.classes_,
         )

@@ -127,7 +127,8 @@ def distinct_images(images, rows, chunk_values=2**19):
             scaler.partial_fit(chunk[new].reshape(-1, channels).astype(np.float64))
         keys += chunk_keys
     keys, first, index = np.unique(
-        np.frombuffer(b"".join(keys), np.uint64).reshape(len(rows), -1),
+        # With the two columns of the pattern in the order of earlier versions.
+        np.frombuffer(b"".join(keys), np.uint64).reshape(-1, 4)[:, [1, 0, 2, 3]],
         axis=0,
         return_index=True,
         return_inverse=True,

@@ -390,8 +390,10 @@ def _keras_parts(value, compile_kwargs=None):
             message = f"{what} that Keras cannot describe ({error_summary(error)})"
             raise Unidentifiable(message) from error
         text = None
-    variables = value.variables if isinstance(value, keras.layers.Layer) else []
-    return ["Keras", text, _own_parts(described), [x.numpy() for x in variables]]
+    # A generator of seeds has a single one.
+    variables = getattr(value, "variables", None) or [getattr(value, "state", None)]
+    values = [x.numpy() for x in variables if isinstance(x, keras.Variable)]
+    return ["Keras", text, _own_parts(described), values]
 
 
 def _own_parts(value, holders=()):

@@ -77,9 +77,9 @@ def _is_tail(operation):
 
 def gives_logits(head, tail):
     """Whether a class head gives logits, for a softmax or sigmoid after it."""
-    is_softmax = tail is not None and not hasattr(tail, "activation")
-    activation = getattr(tail, "activation", head.activation)
-    return activation is keras.activations.linear and not is_softmax
+    linear = keras.activations.linear
+    is_linear_tail = tail is None or getattr(tail, "activation", None) is linear
+    return head.activation is linear and is_linear_tail
 
 
 def check_head(head, tail, n_classes):

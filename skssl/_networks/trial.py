@@ -37,7 +37,7 @@ def try_settings(network, weighted):
     outputs = tf.cast(tf.fill((n_rows, n_units), 1 / max(2, n_units)), output.dtype)
     targets = np.arange(n_rows) % 2 * (max(2, n_units) - 1)
     if network.one_hot:
-        targets = np.eye(n_units)[targets]
+        targets = np.eye(n_units, dtype=keras.config.floatx())[targets]
     weight = np.ones(n_rows, np.float32) if weighted else None
     given = {k: v for k in COMPARED if (v := network.compile_kwargs.get(k)) is not None}
     try:

@@ -12,6 +12,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 
+from .._data.training_set import distinct_images
 from .._networks.identity import training_key
 from .._runtime import seeded, shared_seeds
 from .._storage.cache import cached
@@ -23,7 +24,7 @@ from .callbacks import (
     callbacks_restored,
 )
 from .prediction import predict
-from .reuse import BlockTrainer, assign, compiled_copy
+from .reuse import BlockTrainer, assign, compiled, compiled_copy
 
 # The outputs of constant layers are kept up to this size, else computed at each step.
 MAX_CONSTANT_BYTES = 2**30
@@ -107,7 +108,7 @@ def run(stage, *, memory=None, checkpoint_dir=None):
     history : dict of list
         Loss and metrics of each epoch.
     """
-    if stage.model.compiled:  # it goes on with its optimizer, which the key leaves out
+    if stage.keeps_optimizer:  # which the key leaves out
         memory = checkpoint_dir = None
     key = None
     if memory is not None or checkpoint_dir is not None:
@@ -136,7 +137,8 @@ def _key(stage):
         yield [stage.epochs, stage.validation_freq, stage.validation_steps]
         if validation is not None:
             data = validation.data
-            yield [data.images[data.rows], data.targets, data.weights]
+            content = distinct_images(data.images, data.rows)
+            yield [content.digest, content.index, data.targets, data.weights]
             yield validation.batch_size
         yield from map(callback_identity, stage.callbacks)
 
@@ -147,6 +149,9 @@ def train(stage):
     """Train from the checkpoint, if there is one; return the history."""
     if stage.verbose:
         print(f"{stage.name.capitalize()}{stage.subject}")
+    if stage.keeps_optimizer and not stage.model.compiled:
+        prepare = stage.batches.prepare
+        stage.model = compiled(stage.model, stage.compile_kwargs, prepare)
     whole, stage = stage.model, _behind_constant_layers(stage)
     batches, model = stage.batches, stage.model
     progress = Progress(stage)

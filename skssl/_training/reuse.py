@@ -217,8 +217,12 @@ def _key(model, compile_kwargs, prepare):
     """Return what copies that may train in place of a model are kept by, or None.
 
     Only where all of a network is from Keras its text says all: two classes of the
-    user may have the same name.
+    user may have the same name. A pretext task of the user's may have a state.
     """
+    owner = getattr(prepare, "__self__", None)
+    code = getattr(prepare, "func", prepare) if owner is None else type(owner)
+    if not code.__module__.startswith("skssl."):
+        return None
     parts = [*all_layers(model), *keras.tree.flatten(list(compile_kwargs.values()))]
     if tf.distribute.has_strategy() or _n_bytes(model) > MAX_BYTES:
         return None
@@ -270,8 +274,10 @@ def assign(variables, values):
 
 @contextlib.contextmanager
 def restored_on_failure(model):
-    """Put a compiled model back to where it was if training fails."""
-    variables = [*model.variables, *model.optimizer.variables]
+    """Put a model back to where it was if training fails."""
+    variables = list(model.variables)
+    if model.compiled:
+        variables += model.optimizer.variables
     before = [variable.numpy() for variable in variables]
     try:
         yield

@@ -18,7 +18,6 @@ from .._networks.trial import check_monitors, try_settings
 from .._runtime import seeded_process
 from .._storage.checkpoint import Checkpoint
 from .batches import Batches
-from .reuse import compiled
 
 # With 100 labels in batches of 64, five epochs are ten steps, too few to learn from. So
 # the number of epochs follows from a number of steps, unless the wrapper gives it. An
@@ -54,6 +53,8 @@ class Stage:
         As in `keras.Model.fit`.
     split : tuple of keras.Model or None
         The leading layers whose outputs never change, and what follows them.
+    keeps_optimizer : bool
+        Whether the model is compiled for good, to go on with its optimizer.
     checkpoint : Checkpoint or None
         Where its state is kept, while it runs.
     """
@@ -70,6 +71,7 @@ class Stage:
     validation_steps: int | None = None
     verbose: int | str = 0
     split: tuple | None = None
+    keeps_optimizer: bool = False
     checkpoint: Checkpoint | None = None
 
     def remove_checkpoint(self):
@@ -117,7 +119,7 @@ def pretraining(network, task, data, *, epochs, batch_size, seed, verbose):
 
 
 def finetuning(
-    network, data, *, seed, verbose, first_epoch=0, validation=None, classes=None
+    network, data, *, seed, verbose, epoch=None, validation=None, classes=None
 ):
     """Return the stage that trains the whole network on labelled images.
 
@@ -131,8 +133,9 @@ def finetuning(
         The labelled images.
     seed, verbose : int
         Seed of the order of the rows and of the validation split; Keras verbosity.
-    first_epoch : int, default=0
-        Number of the first epoch, from which the order of the rows follows.
+    epoch : int, default=None
+        Number of the only epoch, from which the order of the rows follows. It has
+        neither callbacks nor validation, and leaves its optimizer to the next one.
     validation : TrainingSet, default=None
         What the user validates on.
     classes : ndarray of shape (n_classes,), default=None
@@ -144,6 +147,9 @@ def finetuning(
         Its model goes from images to the outputs of the class head.
     """
     settings = {"verbose": verbose, **network.fit_kwargs}
+    if epoch is not None:
+        settings |= {"callbacks": [], "epochs": 1, "validation_split": 0.0}
+        validation = None
     metrics = try_settings(network, data.weights is not None)
     if settings["validation_split"]:
         data, validation = split_validation(
@@ -163,15 +169,15 @@ def finetuning(
         f" on {n_rows} labelled images",
         network.training_model,
         network.compile_kwargs,
-        Batches(data, prepare, batch_size, seed, shuffle, passes, first_epoch),
+        Batches(data, prepare, batch_size, seed, shuffle, passes, epoch or 0),
         epochs,
         settings["callbacks"],
         validation,
         settings["validation_freq"],
         settings["validation_steps"],
         settings["verbose"],
-        # A compiled network goes on with its optimizer, so it trains itself.
-        None if network.training_model.compiled else split_frozen(network),
+        split_frozen(network) if epoch is None else None,
+        keeps_optimizer=epoch is not None,
     )
 
 
@@ -183,26 +189,16 @@ def finetune_schedule(n_rows, batch_size):
     return max(MIN_EPOCHS, epochs), passes
 
 
-def by_single_epochs(network):
-    """Prepare a network for fine-tuning by one epoch per stage, with one optimizer.
-
-    Callbacks and validation are for whole trainings, and left out.
-    """
-    network.fit_kwargs |= {"callbacks": [], "epochs": 1}
-    network.fit_kwargs |= {"validation_split": 0.0, "validation_data": None}
-    network.training_model = compiled(
-        network.training_model, network.compile_kwargs, _prepare(network)
-    )
-
-
 def _prepare(network):
     """Return what turns a batch of labelled images into what the loss takes."""
     n_units = network.training_model.output_shape[-1]
-    return functools.partial(_targets_for_loss, n_units if network.one_hot else None)
+    return functools.partial(labelled_batch, n_units if network.one_hot else None)
 
 
-def _targets_for_loss(n_units, images, seed, targets, *weights):
-    targets = targets if n_units is None else tf.one_hot(targets, n_units)
+def labelled_batch(n_units, images, seed, targets, *weights):
+    """Return a batch of labelled images, with one-hot targets where units are given."""
+    if n_units is not None:
+        targets = tf.one_hot(targets, n_units, dtype=keras.config.floatx())
     return images, targets, *weights
 
 
