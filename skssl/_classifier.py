@@ -369,11 +369,8 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         classes, rows, targets = encode_labels(y, self.unlabeled_label, classes)
         weights = None if sample_weight is None else sample_weight[rows]
         class_weight = self._chosen_class_weight(classes)
-        if (
-            not scale_weights
-            and isinstance(class_weight, str)
-            and class_weight == "balanced"
-        ):
+        is_balanced = isinstance(class_weight, str) and class_weight == "balanced"
+        if is_balanced and not scale_weights:
             raise ValueError(
                 "class_weight='balanced' needs the labels of all rows, but partial_fit "
                 "sees those of one call. Give class_weight as a dict, with weights as "
