@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from networks import assert_same_weights, weights_of
 from numpy.testing import assert_allclose, assert_array_equal
 from scikeras.wrappers import KerasClassifier
 
@@ -123,12 +124,11 @@ def test_model_gives_probabilities_whatever_the_head(model, n_classes):
 
 def test_a_model_is_left_untouched_and_starts_from_its_weights():
     model = cnn()
-    before = [w.copy() for w in model.get_weights()]
+    before = weights_of(model)
     network = build_network(model, (8, 8, 1), 0, CLASSES)
     assert_array_equal(network.layers[0].get_weights()[0], before[0])
     network.layers[0].set_weights([np.zeros_like(w) for w in before[:2]])
-    for weights, expected in zip(model.get_weights(), before, strict=True):
-        assert_array_equal(weights, expected)
+    assert_same_weights(model, before)
 
 
 def adapted(estimator, images, **params):

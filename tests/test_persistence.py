@@ -468,14 +468,7 @@ def test_a_network_with_code_is_not_saved(tmp_path):
 
 def test_where_joblib_cannot_save_either_it_is_said(tmp_path):
     import keras
-
-    class Undescribed(keras.layers.Layer):
-        def __init__(self, function):
-            super().__init__()
-            self.function = function
-
-        def call(self, inputs):
-            return self.function(inputs)
+    from networks import Undescribed
 
     def build_network(meta):
         layers = [Undescribed(abs), keras.layers.Flatten(), keras.layers.Dense(10)]
