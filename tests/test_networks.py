@@ -7,7 +7,7 @@ from scikeras.wrappers import KerasClassifier
 
 from skssl import build_cnn
 from skssl._data.training_set import distinct_images
-from skssl._networks.network import build_network, finetune_schedule
+from skssl._networks.network import build_network
 from skssl._networks.surgery import (
     copy_weights,
     freeze,
@@ -198,14 +198,6 @@ def test_a_subclassed_model_is_refused():
 
     with pytest.raises(TypeError, match="Functional or Sequential"):
         build_network(lambda: Subclassed(), (8, 8, 1), 0, CLASSES)
-
-
-@pytest.mark.parametrize(
-    ("n_samples", "epochs", "passes"),
-    [(100, 20, 25), (1797, 18, 2), (60_000, 5, 1), (1, 20, 50)],
-)
-def test_few_labels_get_enough_steps(n_samples, epochs, passes):
-    assert finetune_schedule(n_samples, 64) == (epochs, passes)
 
 
 def dense_network(*units):

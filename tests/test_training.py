@@ -20,6 +20,7 @@ from skssl._data.training_set import TrainingSet
 from skssl._networks.network import build_network
 from skssl._networks.surgery import freeze, split_frozen
 from skssl._training.batches import Batches
+from skssl._training.stages import finetuning
 
 IMAGE_SHAPE = (8, 8, 1)
 
@@ -60,7 +61,7 @@ def test_frozen_layers_are_computed_once_with_the_same_result(
     through = clone(clf).set_params(estimator__callbacks=[keras.callbacks.Callback()])
     through.fit(X, y)
     behind, whole = (trainings[k].input_shape for k in (1, 3))
-    assert (behind, whole) == ((None, 6, 6, 4), (None, *IMAGE_SHAPE))
+    assert (behind, whole) == ((None, 64), (None, *IMAGE_SHAPE))
     assert_allclose(through.predict_proba(X), clf.predict_proba(X), atol=1e-4)
     assert_allclose(
         through.finetune_history_["loss"], clf.finetune_history_["loss"], rtol=1e-4
@@ -247,6 +248,19 @@ def test_an_epoch_reads_every_row_once_per_pass():
     for batch, other in zip(again, second, strict=True):
         assert_array_equal(batch[0], other[0])
     assert (np.concatenate([x[0] for x in second]).ravel() != pixels).any()
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "epochs", "passes"),
+    [(100, 20, 25), (1797, 18, 2), (60_000, 5, 1), (1, 20, 50)],
+)
+def test_few_labels_get_enough_steps(n_rows, epochs, passes):
+    network = build_network(two_convolutions(), IMAGE_SHAPE, 0, np.arange(3))
+    rows = np.arange(n_rows)
+    data = TrainingSet(np.zeros((n_rows, *IMAGE_SHAPE), np.uint8), rows, rows % 3)
+    stage = finetuning(network, data, seed=0, verbose=0)
+    assert (stage.epochs, stage.batches.passes) == (epochs, passes)
+    assert stage.batches.batch_size == 64
 
 
 # Trainings that diverge
