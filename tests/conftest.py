@@ -1,5 +1,6 @@
 import os
 from contextlib import contextmanager
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["MPLBACKEND"] = "agg"
@@ -108,3 +109,17 @@ def interrupted(monkeypatch):
                 yield
 
     return interrupted
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """Return a list that grows by the name of each checkpoint that is written."""
+    names, replace = [], os.replace
+
+    def noted(source, target):
+        if str(target).endswith(".checkpoint"):
+            names.append(Path(target).name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", noted)
+    return names

@@ -49,20 +49,6 @@ class KeyMemory:
         raise Stop
 
 
-@pytest.fixture
-def written(monkeypatch):
-    """Return a list that grows by the name of each checkpoint that is written."""
-    names, replace = [], os.replace
-
-    def noted(source, target):
-        if str(target).endswith(".checkpoint"):
-            names.append(Path(target).name)
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", noted)
-    return names
-
-
 # Keys and files
 
 

@@ -1,4 +1,6 @@
+import gc
 import pickle
+import weakref
 
 import keras
 import numpy as np
@@ -274,6 +276,18 @@ def test_few_and_small_copies_are_kept(monkeypatch):
     skssl.clear_session()
     trained(network(model__filters=(4,)))
     assert not kept_copies  # it is too large alone
+
+
+def test_a_cleared_session_lets_go_of_networks_and_fits_the_same(tiny, trainings):
+    encoder = SelfSupervisedEncoder(tiny, epochs=1, random_state=0)
+    first, second = (encoder.fit(IMAGES).history_ for _ in range(2))
+    assert trainings[0] is trainings[1]  # it is compiled once
+    kept = weakref.ref(trainings[0])
+    trainings.clear()
+    skssl.clear_session()
+    gc.collect()
+    assert kept() is None
+    assert encoder.fit(IMAGES).history_ == second == first
 
 
 def test_clearing_the_session_changes_no_result():

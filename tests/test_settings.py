@@ -359,6 +359,17 @@ def test_settings_of_compile_count_in_wrapper_and_build_function(
     assert look(by_prefix) == look(by_model)
 
 
+@pytest.mark.parametrize("name", EXPECTED)
+def test_settings_of_a_compiled_model_count(name, fit_without_settings, train):
+    value, look = EXPECTED[name]
+    model = compiled_by(**{name: value})(META)
+    given = model.optimizer.get_config()
+    observer, _ = observed_fit(train, model=model, own={"standardize": True})
+    assert look(observer) != look(fit_without_settings)
+    assert model.optimizer.get_config() == given
+    assert model.optimizer.iterations.numpy() == 0  # it has trained nothing
+
+
 def test_every_setting_of_compile_has_a_test_of_what_it_does():
     assert {*EXPECTED, "auto_scale_loss"} == set(COMPILE_SETTINGS)
 

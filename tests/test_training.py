@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keras
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from networks import flat_weights
@@ -15,7 +16,11 @@ from sklearn.base import clone
 
 import skssl._training.batches
 import skssl._training.loop
-from skssl import SelfSupervisedClassifier, SelfSupervisedEncoder
+from skssl import (
+    SelfSupervisedClassifier,
+    SelfSupervisedEncoder,
+    TrainingCurveDisplay,
+)
 from skssl._data.training_set import TrainingSet
 from skssl._networks.network import build_network
 from skssl._networks.surgery import freeze, split_frozen
@@ -261,6 +266,34 @@ def test_few_labels_get_enough_steps(n_rows, epochs, passes):
     stage = finetuning(network, data, seed=0, verbose=0)
     assert (stage.epochs, stage.batches.passes) == (epochs, passes)
     assert stage.batches.batch_size == 64
+
+
+# Stages
+
+
+def test_a_stage_has_one_name_everywhere(
+    few_labels, quick, tmp_path, capsys, trainings, written
+):
+    clf = SelfSupervisedClassifier(
+        quick(), pretrain_epochs=2, checkpoint_dir=tmp_path, verbose=2, random_state=0
+    ).fit(*few_labels)
+    shown = capsys.readouterr().out.splitlines()
+    display = TrainingCurveDisplay.from_estimator(clf)
+    plt.close(display.figure_)
+    names = list(display.histories)
+    assert len(names) == len(trainings) == 2
+    assert [line.get_label() for line in display.axes_[0].lines] == names
+    # Two epochs each, of which each writes a checkpoint.
+    assert [x.rpartition("-")[0] for x in written] == [x for x in names for _ in "ab"]
+    for name in names:
+        assert any(line.startswith(name.capitalize()) for line in shown)
+    assert list(display.histories.values()) == [
+        clf.pretrain_history_,
+        clf.finetune_history_,
+    ]
+    display = TrainingCurveDisplay.from_estimator(clf.encoder_)
+    plt.close(display.figure_)
+    assert list(display.histories) == names[:1]
 
 
 # Trainings that diverge
