@@ -1,4 +1,7 @@
+import importlib.util
 import os
+import sys
+import textwrap
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -123,3 +126,21 @@ def written(monkeypatch):
 
     monkeypatch.setattr(os, "replace", noted)
     return names
+
+
+@pytest.fixture
+def module_of(tmp_path, monkeypatch):
+    """Return what makes a module of text, as if it had just been imported."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def module_of(source, name="users_own", file=None):
+        path = tmp_path / f"{file or name}.py"
+        path.write_text(textwrap.dedent(source))
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    return module_of

@@ -217,20 +217,12 @@ def build(meta):
 
 
 @pytest.fixture
-def own_classifier(tmp_path, monkeypatch):
+def own_classifier(module_of):
     """Return what makes a classifier of the user's own code, imported afresh."""
-    import importlib.util
+    from scikeras.wrappers import KerasClassifier
 
     def make(source=USERS_CODE, **params):
-        from scikeras.wrappers import KerasClassifier
-
-        path = tmp_path / "users_code.py"
-        path.write_text(source)
-        spec = importlib.util.spec_from_file_location("users_code", path)
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, "users_code", module)
-        monkeypatch.setattr(sys, "dont_write_bytecode", True)
-        spec.loader.exec_module(module)
+        module = module_of(source)
         wrapper = KerasClassifier(
             module.build,
             optimizer="adam",
