@@ -1,5 +1,9 @@
+import importlib.util
 import os
+import sys
+import textwrap
 from contextlib import contextmanager
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["MPLBACKEND"] = "agg"
@@ -57,24 +61,86 @@ def quick():
     return make
 
 
+@pytest.fixture(scope="session")
+def tiny(quick):
+    """Return a wrapper of a network of few weights that trains for one epoch."""
+    return quick(model__filters=(2,), model__dense_units=4, epochs=1)
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """Return a list that grows by the network of each training of Keras.
+
+    A training that goes on after its last epoch, as from a checkpoint, does not count.
+    """
+    import keras
+
+    trained, fit = [], keras.Model.fit
+
+    def noted(self, *args, **kwargs):
+        if kwargs["epochs"] > kwargs.get("initial_epoch", 0):
+            trained.append(self)
+        return fit(self, *args, **kwargs)
+
+    monkeypatch.setattr(keras.Model, "fit", noted)
+    return trained
+
+
 @pytest.fixture
 def interrupted(monkeypatch):
-    """Return a context manager in which a stage ends with an exception."""
-    import skssl._training.loop
+    """Return a context manager in which a training of Keras ends with an exception."""
+    import keras
 
     @contextmanager
-    def interrupted(name, error=KeyboardInterrupt, at_its_end=False):
-        train = skssl._training.loop.train
+    def interrupted(after=0, error=KeyboardInterrupt, at_its_end=False):
+        """Interrupt the training that follows so many others."""
+        fit, n_finished = keras.Model.fit, 0
 
-        def interrupted_train(stage):
-            result = train(stage) if at_its_end or stage.name != name else None
-            if stage.name == name:
+        def interrupted_fit(self, *args, **kwargs):
+            nonlocal n_finished
+            if n_finished == after and not at_its_end:
                 raise error
-            return result
+            history = fit(self, *args, **kwargs)
+            n_finished += 1
+            if n_finished > after:
+                raise error
+            return history
 
         with monkeypatch.context() as patch:
-            patch.setattr(skssl._training.loop, "train", interrupted_train)
+            patch.setattr(keras.Model, "fit", interrupted_fit)
             with pytest.raises(error):
                 yield
 
     return interrupted
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """Return a list that grows by the name of each checkpoint that is written."""
+    names, replace = [], os.replace
+
+    def noted(source, target):
+        if str(target).endswith(".checkpoint"):
+            names.append(Path(target).name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", noted)
+    return names
+
+
+@pytest.fixture
+def module_of(tmp_path, monkeypatch):
+    """Return what makes a module of text, as if it had just been imported."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def module_of(source, name="users_own", file=None):
+        path = tmp_path / f"{file or name}.py"
+        path.write_text(textwrap.dedent(source))
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    return module_of

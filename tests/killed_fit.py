@@ -1,7 +1,7 @@
 """A fit for tests to kill: killed_fit.py CHECKPOINT_FOLDER RESULT.
 
-The variables KILL_AFTER_WRITES and KILL_WHILE_WRITING say before or in which
-checkpoint this process kills itself.
+The variables KILL_AFTER_WRITES and KILL_WHILE_WRITING say after or in the writing of
+which checkpoint this process kills itself, counted from 1.
 """
 
 import os
@@ -13,7 +13,6 @@ import numpy as np
 from scikeras.wrappers import KerasClassifier
 from sklearn.datasets import load_digits
 
-import skssl._storage.checkpoint
 from skssl import SelfSupervisedClassifier, build_cnn
 
 
@@ -21,22 +20,18 @@ def kill_at_a_write():
     """Make this process kill itself as its environment says."""
     after = int(os.environ.get("KILL_AFTER_WRITES", -1))
     during = int(os.environ.get("KILL_WHILE_WRITING", -1))
-    pack, replace = skssl._storage.checkpoint.pack, os.replace
-    n_writes = 0
-
-    def pack_or_die(state):
-        nonlocal n_writes
-        if n_writes == after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        n_writes += 1
-        return pack(state)
+    replace, n_writes = os.replace, 0
 
     def replace_or_die(source, target):
+        nonlocal n_writes
+        n_writes += os.fspath(target).endswith(".checkpoint")
         if n_writes == during:  # all is written, but under the temporary name
             os.kill(os.getpid(), signal.SIGKILL)
         replace(source, target)
+        if n_writes == after:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    skssl._storage.checkpoint.pack, os.replace = pack_or_die, replace_or_die
+    os.replace = replace_or_die
 
 
 def main(folder, result):

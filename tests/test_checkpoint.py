@@ -11,11 +11,11 @@ import joblib
 import keras
 import numpy as np
 import pytest
+from networks import Undescribed, assert_same_weights, weights_of
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
-import skssl._training.loop
 from skssl import RotationPretext, SelfSupervisedClassifier, SelfSupervisedEncoder
 from skssl._networks.identity import training_key
 from skssl._storage.cache import cached
@@ -25,23 +25,31 @@ SCRIPT = Path(__file__).with_name("killed_fit.py")
 
 
 @pytest.fixture
-def pretrainings(monkeypatch):
-    """Return a list that grows by one at each pretraining that is really done."""
-    done, train = [], skssl._training.loop.train
+def keys():
+    """Return a list that grows by the key of each training looked for in `KeyMemory`.
 
-    def noted(stage):
-        done.extend([True] * (stage.name == "pretraining"))
-        return train(stage)
-
-    monkeypatch.setattr(skssl._training.loop, "train", noted)
-    return done
+    No training follows.
+    """
+    KeyMemory.keys = []
+    return KeyMemory.keys
 
 
-def weights(model):
-    return np.concatenate([weight.ravel() for weight in model.get_weights()])
+class Stop(Exception):
+    """Says that a training would have begun."""
 
 
-# Fingerprints and files
+class KeyMemory:
+    """Takes the place of a joblib.Memory, and keeps keys alone."""
+
+    def cache(self, function, **params):
+        return self
+
+    def check_call_in_cache(self, key, *args):
+        self.keys.append(key)
+        raise Stop
+
+
+# Keys and files
 
 
 def test_a_key_tells_all_its_parts_apart():
@@ -137,19 +145,10 @@ def test_a_checkpoint_of_another_training_is_not_used(few_labels, quick, tmp_pat
         {"estimator__model__filters": (5,)},
     ],
 )
-def test_every_parameter_is_in_the_fingerprint(change, few_labels, quick, monkeypatch):
-    keys = []
-
-    class Stop(Exception):
-        pass
-
-    def stop(memory, key, train):
-        keys.append(key)
-        raise Stop
-
-    monkeypatch.setattr(skssl._training.loop, "cached", stop)
+def test_every_parameter_is_in_the_key(change, few_labels, quick, keys):
     X, _ = few_labels
-    encoder = SelfSupervisedEncoder(quick(), epochs=2, memory="never", random_state=0)
+    memory = KeyMemory()
+    encoder = SelfSupervisedEncoder(quick(), epochs=2, memory=memory, random_state=0)
     for variant, images in [
         (encoder, X),
         (clone(encoder), X[::-1]),  # the same images
@@ -218,20 +217,12 @@ def build(meta):
 
 
 @pytest.fixture
-def own_classifier(tmp_path, monkeypatch):
+def own_classifier(module_of):
     """Return what makes a classifier of the user's own code, imported afresh."""
-    import importlib.util
+    from scikeras.wrappers import KerasClassifier
 
     def make(source=USERS_CODE, **params):
-        from scikeras.wrappers import KerasClassifier
-
-        path = tmp_path / "users_code.py"
-        path.write_text(source)
-        spec = importlib.util.spec_from_file_location("users_code", path)
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, "users_code", module)
-        monkeypatch.setattr(sys, "dont_write_bytecode", True)
-        spec.loader.exec_module(module)
+        module = module_of(source)
         wrapper = KerasClassifier(
             module.build,
             optimizer="adam",
@@ -253,22 +244,14 @@ def own_classifier(tmp_path, monkeypatch):
     [(f"{k}.0", k not in (6, 7)) for k in range(2, 10)],  # 6 and 7 only fine-tune
 )
 def test_a_change_of_the_users_code_is_another_training(
-    number, pretrains, own_classifier, few_labels, tmp_path, monkeypatch
+    number, pretrains, own_classifier, few_labels, tmp_path, written
 ):
     X, y = few_labels
-    keys = []
-    read = Checkpoint.read
-
-    def noted(self):
-        keys.append(Path(self.path).stem)
-        return read(self)
-
-    monkeypatch.setattr(Checkpoint, "read", noted)
     sources = [USERS_CODE, f"# moved\n{USERS_CODE}", USERS_CODE.replace(number, "1.5")]
     assert sources[0] != sources[2]
     for source in sources:
         own_classifier(source, checkpoint_dir=tmp_path / "folder").fit(X, y)
-    before, same, after = zip(*[iter(keys)] * 2, strict=True)
+    before, same, after = zip(*[iter(written)] * 2, strict=True)
     assert same == before
     assert (after[0] != before[0]) == pretrains
     assert after[1] != before[1]
@@ -276,26 +259,25 @@ def test_a_change_of_the_users_code_is_another_training(
 
 @pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
 def test_pretraining_with_other_code_is_done_anew(
-    own_classifier, few_labels, tmp_path, pretrainings
+    own_classifier, few_labels, tmp_path, trainings
 ):
-    X, _ = few_labels
-    y = few_labels[1]
+    X, y = few_labels
     changed = USERS_CODE.replace("x * 3.0", "x * -3.0")
-    for source, n_pretrainings in [
-        (USERS_CODE, 1),
-        (USERS_CODE, 1),
-        (changed, 2),
-        (USERS_CODE, 2),
+    for source, is_done in [
+        (USERS_CODE, True),
+        (USERS_CODE, False),
+        (changed, True),
+        (USERS_CODE, False),
     ]:
+        trainings.clear()
         clf = own_classifier(source, memory=tmp_path / "cache").fit(X, y)
-        assert len(pretrainings) == n_pretrainings
-        plain = own_classifier(source).fit(X, y)
-        del pretrainings[n_pretrainings:]
-        assert_array_equal(clf.predict_proba(X), plain.predict_proba(X))
+        assert len(trainings) == 1 + is_done  # each fit fine-tunes
+        without = own_classifier(source).fit(X, y)
+        assert_array_equal(clf.predict_proba(X), without.predict_proba(X))
 
 
 def test_a_training_that_cannot_be_told_from_others_is_not_kept(
-    few_labels, quick, tmp_path, pretrainings
+    few_labels, quick, tmp_path, trainings
 ):
     numbers = (n for n in range(9))
 
@@ -303,14 +285,6 @@ def test_a_training_that_cannot_be_told_from_others_is_not_kept(
         def make_batch(self, images, seed):
             assert numbers is not None
             return super().make_batch(images, seed)
-
-    class Undescribed(keras.layers.Layer):
-        def __init__(self, function):
-            super().__init__()
-            self.function = function
-
-        def call(self, x):
-            return self.function(x)
 
     def undescribed(meta):
         inputs = keras.Input(meta["X_shape_"][1:])
@@ -332,7 +306,7 @@ def test_a_training_that_cannot_be_told_from_others_is_not_kept(
     with pytest.warns(RuntimeWarning, match=message) as warned:
         clf.fit(X, y)
     assert len(warned) == 2
-    assert len(pretrainings) == 2
+    assert len(trainings) == 4
     assert not (tmp_path / "memory").exists()
     assert os.listdir(tmp_path / "folder") == []
     expected = clone(clf).set_params(memory=None, checkpoint_dir=None).fit(X, y)
@@ -411,15 +385,15 @@ def test_an_interrupted_fit_changes_nothing_and_goes_on(
         random_state=0,
     ).fit(X, y)
     before = dict(vars(clf))
-    expected = weights(clf.model_)
+    expected = weights_of(clf.model_)
     (tmp_path / "armed").touch()
     with pytest.raises(KeyboardInterrupt):
         clf.fit(X, y)
     assert all(vars(clf)[name] is before[name] for name in before)
-    assert_array_equal(weights(clf.model_), expected)
+    assert_same_weights(clf.model_, expected)
     assert len(os.listdir(tmp_path / "folder")) == 2
     (tmp_path / "armed").unlink()
-    assert_array_equal(weights(clf.fit(X, y).model_), expected)
+    assert_same_weights(clf.fit(X, y).model_, expected)
     assert len(clf.finetune_history_["loss"]) == 3
 
 
@@ -487,7 +461,7 @@ def test_a_callback_that_cannot_be_pickled_does_no_harm(few_labels, quick, tmp_p
 # The cache of finished pretraining
 
 
-def test_the_same_pretraining_is_done_once(few_labels, quick, tmp_path, pretrainings):
+def test_the_same_pretraining_is_done_once(few_labels, quick, tmp_path, trainings):
     X, y = few_labels
     clf = SelfSupervisedClassifier(
         quick(), pretrain_epochs=1, memory=tmp_path, random_state=0
@@ -498,26 +472,26 @@ def test_the_same_pretraining_is_done_once(few_labels, quick, tmp_path, pretrain
     assert second.pretrain_history_ == clf.pretrain_history_
     assert_array_equal(second.predict_pretext(X), clf.predict_pretext(X))
     clone(clf).set_params(frozen_layers="all", class_weight="balanced").fit(X, y)
-    assert len(pretrainings) == 1
+    assert len(trainings) == 1 + 3  # one pretraining for three fine-tunings
     clone(clf).fit(X[1:], y[1:])
-    assert len(pretrainings) == 2
-    plain = clone(clf).set_params(memory=None).fit(X, y)
-    assert_array_equal(plain.predict_proba(X), first)
+    assert len(trainings) == 2 + 4
+    without = clone(clf).set_params(memory=None).fit(X, y)
+    assert_array_equal(without.predict_proba(X), first)
 
 
-def test_a_search_pretrains_once_a_fold(few_labels, quick, tmp_path, pretrainings):
+def test_a_search_pretrains_once_per_fold(few_labels, quick, tmp_path, trainings):
     X, y = few_labels
     X, y = X[:100], y[:100]
     clf = SelfSupervisedClassifier(quick(), pretrain_epochs=1, random_state=0)
     grid = {"frozen_layers": [0, "all"], "estimator__epochs": [1, 3]}
-    plain = GridSearchCV(clf, grid, cv=2, refit=False).fit(X, y)
-    assert len(pretrainings) == 8
+    without = GridSearchCV(clf, grid, cv=2, refit=False).fit(X, y)
+    assert len(trainings) == 8 + 8
     clf.set_params(memory=str(tmp_path))
     search = GridSearchCV(clf, grid, cv=2, refit=False).fit(X, y)
-    assert len(pretrainings) == 10
+    assert len(trainings) == 16 + 2 + 8
     for fold in range(2):
         name = f"split{fold}_test_score"
-        assert_array_equal(search.cv_results_[name], plain.cv_results_[name])
+        assert_array_equal(search.cv_results_[name], without.cv_results_[name])
 
 
 @pytest.mark.parametrize("flip", [True, False])

@@ -7,6 +7,7 @@ import joblib
 import keras
 import numpy as np
 import pytest
+from networks import assert_same_weights, weights_of
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -137,14 +138,13 @@ def test_a_refit_starts_from_fresh_weights(few_labels, quick):
 def test_a_model_of_the_user_stays_untouched(few_labels):
     X, y = few_labels
     model = cnn()
-    before = [w.copy() for w in model.get_weights()]
+    before = weights_of(model)
     clf = SelfSupervisedClassifier(model, pretrain_epochs=1, random_state=0)
     first = clf.fit(X, y).predict_proba(X)
     assert_array_equal(clf.fit(X, y).predict_proba(X), first)
     assert clf.estimator is model
     assert not model.compiled
-    for weights, expected in zip(model.get_weights(), before, strict=True):
-        assert_array_equal(weights, expected)
+    assert_same_weights(model, before)
 
 
 def test_without_pretraining_it_is_the_supervised_network(few_labels, quick):
@@ -320,12 +320,12 @@ def test_what_has_no_effect_beside_an_encoder_is_said_before_training(
         encoder=FrozenEstimator(fitted.encoder_), random_state=0, **params
     )
     with (
-        interrupted("fine-tuning"),
+        interrupted(),
         pytest.warns(UserWarning, match=message) as caught,
     ):
         clf.fit(X, y)
     assert [x.filename for x in caught] == [__file__]
-    with interrupted("fine-tuning"):  # defaults are passed over without a word
+    with interrupted():  # defaults are passed over without a word
         SelfSupervisedClassifier(encoder=fitted.encoder_, checkpoint_dir="c").fit(X, y)
     assert len(recwarn) == 0
 

@@ -4,6 +4,7 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from networks import assert_same_weights, weights_of
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.utils.class_weight import compute_sample_weight
@@ -36,15 +37,6 @@ def started(once_fitted):
     return pickle.loads(pickle.dumps(once_fitted))
 
 
-def weights_of(model):
-    return [weight.copy() for weight in model.get_weights()]
-
-
-def assert_same_weights(model, expected):
-    for weight, other in zip(model.get_weights(), expected, strict=True):
-        assert_array_equal(weight, other)
-
-
 # partial_fit
 
 
@@ -72,7 +64,7 @@ def test_calls_of_partial_fit_are_epochs_of_fit(train, quick):
         by_epoch.partial_fit(*train, classes=range(10))
     assert by_epoch.finetune_history_ == whole.finetune_history_
     assert by_epoch.pretrain_history_ == whole.pretrain_history_
-    assert_same_weights(by_epoch.model_, whole.model_.get_weights())
+    assert_same_weights(by_epoch.model_, whole.model_)
 
 
 def test_the_first_call_of_partial_fit_names_classes_that_come_later(digits, quick):
@@ -126,7 +118,7 @@ def test_checkpoints_change_nothing_in_the_first_call_of_partial_fit(
     for _ in range(2):
         plain.partial_fit(X, y, classes=range(n_classes))
         kept.partial_fit(X, y, classes=range(n_classes))
-    assert_same_weights(kept.model_, plain.model_.get_weights())
+    assert_same_weights(kept.model_, plain.model_)
     assert kept.finetune_history_ == plain.finetune_history_
     assert list(tmp_path.iterdir()) == []  # what was finished is removed
 
@@ -137,7 +129,7 @@ def test_an_interrupted_first_partial_fit_goes_on_after_pretraining(
     clf = SelfSupervisedClassifier(
         quick(), pretrain_epochs=1, checkpoint_dir=tmp_path, random_state=0
     )
-    with interrupted("fine-tuning"):
+    with interrupted(after=1):
         clf.partial_fit(*train, classes=range(10))
     (kept,) = tmp_path.iterdir()
     assert kept.name.startswith("pretraining-")
@@ -264,9 +256,9 @@ def test_partial_fit_goes_on_after_pickling(once_fitted, started, later):
     again = pickle.loads(pickle.dumps(once_fitted))
     started.partial_fit(*later)
     again.partial_fit(*later)
-    assert_same_weights(again.model_, started.model_.get_weights())
+    assert_same_weights(again.model_, started.model_)
     loaded = pickle.loads(pickle.dumps(again))
-    assert_same_weights(loaded.model_, again.model_.get_weights())
+    assert_same_weights(loaded.model_, again.model_)
     loaded.partial_fit(*later)
     losses = loaded.finetune_history_["loss"]
     assert len(losses) == 4
@@ -279,7 +271,7 @@ def test_unlabelled_rows_are_passed_over_in_partial_fit(once_fitted, later):
     every, labelled = (pickle.loads(pickle.dumps(once_fitted)) for _ in range(2))
     every.partial_fit(X, y)
     labelled.partial_fit(X[y != -1], y[y != -1])
-    assert_same_weights(every.model_, labelled.model_.get_weights())
+    assert_same_weights(every.model_, labelled.model_)
 
 
 @pytest.mark.parametrize(
@@ -317,13 +309,13 @@ def test_an_interrupted_partial_fit_changes_nothing(
     for clf in (spared, started):
         clf.partial_fit(*later)
     before, weights = dict(vars(started)), weights_of(started.model_)
-    with interrupted("fine-tuning", at_its_end=True):
+    with interrupted(at_its_end=True):
         started.partial_fit(*later)
     assert vars(started) == before
     assert_same_weights(started.model_, weights)
     for clf in (spared, started):  # the optimizer is where it was, too
         clf.partial_fit(*later)
-    assert_same_weights(started.model_, spared.model_.get_weights())
+    assert_same_weights(started.model_, spared.model_)
 
 
 # warm_start
@@ -403,7 +395,7 @@ def test_early_stopping_restores_the_best_weights(train, quick):
     assert len(losses) == 6
     assert clf.finetune_history_["learning_rate"] == pytest.approx([0.02] * 4 + [3] * 2)
     best = SelfSupervisedClassifier(quick(callbacks=[schedule], epochs=4), **params)
-    assert_same_weights(clf.model_, best.fit(*train).model_.get_weights())
+    assert_same_weights(clf.model_, best.fit(*train).model_)
     assert stopping.best_epoch == 3
     assert stopping.model is None
 

@@ -1,9 +1,7 @@
 import functools
-import importlib.util
 import os
 import subprocess
 import sys
-import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,25 +10,6 @@ import pytest
 
 from skssl import RotationPretext
 from skssl._networks.identity import Unidentifiable, identity, training_key
-
-
-@pytest.fixture
-def load(tmp_path, monkeypatch):
-    """Return what makes a module of text, as if it had just been imported."""
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-
-    def load(source, name="users_own", file=None):
-        path = tmp_path / f"{file or name}.py"
-        path.write_text(textwrap.dedent(source))
-        spec = importlib.util.spec_from_file_location(name, path)
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, name, module)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
-
 
 # Code, in which each change below is made
 
@@ -135,10 +114,10 @@ def unused(x):
 LAZY = "def late(x):\n    return x\n"
 
 
-def digest_of(load, function=FUNCTION, helper=HELPER, lazy=LAZY, **places):
-    load(helper, "users_helper")
-    load(lazy, "users_lazy")
-    return identity(load(function, **places).total)
+def digest_of(module_of, function=FUNCTION, helper=HELPER, lazy=LAZY, **places):
+    module_of(helper, "users_helper")
+    module_of(lazy, "users_lazy")
+    return identity(module_of(function, **places).total)
 
 
 @pytest.mark.parametrize(
@@ -166,34 +145,34 @@ def digest_of(load, function=FUNCTION, helper=HELPER, lazy=LAZY, **places):
         ("class Thing(Base)", "class Thing"),
     ],
 )
-def test_every_change_of_the_code_counts(before, after, load):
+def test_every_change_of_the_code_counts(before, after, module_of):
     assert FUNCTION.count(before) == 1
-    first = digest_of(load)
-    assert digest_of(load, FUNCTION.replace(before, after)) != first
-    assert digest_of(load) == first
+    first = digest_of(module_of)
+    assert digest_of(module_of, FUNCTION.replace(before, after)) != first
+    assert digest_of(module_of) == first
 
 
-def test_code_in_other_modules_counts_if_it_is_used(load):
-    first = digest_of(load)
-    assert digest_of(load, helper=HELPER.replace("GAIN = 1", "GAIN = 2")) != first
+def test_code_in_other_modules_counts_if_it_is_used(module_of):
+    first = digest_of(module_of)
+    assert digest_of(module_of, helper=HELPER.replace("GAIN = 1", "GAIN = 2")) != first
     used = HELPER.replace("def used(x):\n    return x", "def used(x):\n    return -x")
-    assert digest_of(load, helper=used) != first
-    assert digest_of(load, lazy=LAZY.replace("return x", "return -x")) != first
+    assert digest_of(module_of, helper=used) != first
+    assert digest_of(module_of, lazy=LAZY.replace("return x", "return -x")) != first
     unused = HELPER.replace("unused(x):\n    return x", "unused(x):\n    return 0")
     assert unused != HELPER
-    assert digest_of(load, helper=unused) == first
+    assert digest_of(module_of, helper=unused) == first
 
 
-def test_where_the_code_stands_does_not_count(load):
-    first = digest_of(load)
+def test_where_the_code_stands_does_not_count(module_of):
+    first = digest_of(module_of)
     moved = "# A remark.\n\n\n" + FUNCTION.replace("UNRELATED = 1", "UNRELATED = 2")
-    assert digest_of(load, moved, name="elsewhere", file="another_file") == first
+    assert digest_of(module_of, moved, name="elsewhere", file="another_file") == first
 
 
-def test_the_code_that_runs_counts_and_not_the_file(load, tmp_path):
-    load(HELPER, "users_helper")
-    load(LAZY, "users_lazy")
-    module = load(FUNCTION)
+def test_the_code_that_runs_counts_and_not_the_file(module_of, tmp_path):
+    module_of(HELPER, "users_helper")
+    module_of(LAZY, "users_lazy")
+    module = module_of(FUNCTION)
     first = identity(module.total)
     path = tmp_path / "users_own.py"
     path.write_text(FUNCTION.replace("return 5", "return 6"))
@@ -202,8 +181,10 @@ def test_the_code_that_runs_counts_and_not_the_file(load, tmp_path):
     assert identity(module.total) == first
 
 
-def test_code_that_has_run_often_is_the_same(load):
-    module = load("def f(x):\n    return sum(i * x for i in range(20)) + len([x])\n")
+def test_code_that_has_run_often_is_the_same(module_of):
+    module = module_of(
+        "def f(x):\n    return sum(i * x for i in range(20)) + len([x])\n"
+    )
     first = identity(module.f)
     for k in range(5000):  # from then on, Python runs specialized bytecode
         module.f(k)
@@ -360,12 +341,12 @@ def make(kind="Error"):
 """
 
 
-def network_digest(load, source=NETWORK):
+def network_digest(module_of, source=NETWORK):
     import keras
 
     random = keras.utils.set_random_seed
     random(0)
-    return training_key("training", *load(source, "users_network").make())
+    return training_key("training", *module_of(source, "users_network").make())
 
 
 @pytest.mark.parametrize(
@@ -384,22 +365,22 @@ def network_digest(load, source=NETWORK):
         ("x - 15", "x - 16"),
     ],
 )
-def test_every_part_of_a_network_may_be_of_the_users_own(before, after, load):
+def test_every_part_of_a_network_may_be_of_the_users_own(before, after, module_of):
     import keras
 
     state = np.random.get_state()
     try:
-        first = network_digest(load)
+        first = network_digest(module_of)
         keras.layers.Dense(1)  # names are counted
         assert NETWORK.count(before) == 1
-        assert network_digest(load, NETWORK.replace(before, after)) != first
-        assert network_digest(load) == first
+        assert network_digest(module_of, NETWORK.replace(before, after)) != first
+        assert network_digest(module_of) == first
     finally:
         np.random.set_state(state)
 
 
-def test_the_digest_is_the_same_in_every_process(load, tmp_path):
-    load(NETWORK, "users_network")  # to be a file there
+def test_the_digest_is_the_same_in_every_process(module_of, tmp_path):
+    module_of(NETWORK, "users_network")  # to be a file there
     package = tmp_path / "users_package"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -531,16 +512,16 @@ def test_equal_objects_are_the_same_shared_or_not():
     assert identity([first, first]) == identity([first, second])
 
 
-def test_long_chains_of_functions_are_followed_to_their_end(load):
+def test_long_chains_of_functions_are_followed_to_their_end(module_of):
     source = "".join(f"def f{k}():\n    return f{k + 1}()\n" for k in range(3000))
-    first = identity(load(f"{source}def f3000():\n    return 0\n").f0)
-    assert identity(load(f"{source}def f3000():\n    return 1\n").f0) != first
+    first = identity(module_of(f"{source}def f3000():\n    return 0\n").f0)
+    assert identity(module_of(f"{source}def f3000():\n    return 1\n").f0) != first
 
 
-def test_threads_do_not_disturb_each_other(load):
-    load(HELPER, "users_helper")
-    load(LAZY, "users_lazy")
-    function = load(FUNCTION).total
+def test_threads_do_not_disturb_each_other(module_of):
+    module_of(HELPER, "users_helper")
+    module_of(LAZY, "users_lazy")
+    function = module_of(FUNCTION).total
     with ThreadPoolExecutor(8) as threads:
         digests = set(threads.map(lambda _: identity(function), range(64)))
     assert len(digests) == 1

@@ -7,6 +7,7 @@ from sklearn.base import BaseEstimator
 
 from skssl._base import validate_images
 from skssl._data.images import (
+    as_images,
     channels_first_hint,
     load_batch,
     warn_of_channels_first,
@@ -14,29 +15,25 @@ from skssl._data.images import (
 )
 
 
-def read(X, **params):
-    return validate_images(BaseEstimator(), X, reset=True, **params)
-
-
 def test_grey_images_get_a_channel_axis():
-    assert read(np.zeros((2, 3, 4))).shape == (2, 3, 4, 1)
+    assert as_images(np.zeros((2, 3, 4))).shape == (2, 3, 4, 1)
 
 
 def test_bytes_stay_bytes_and_are_not_copied():
     X = np.zeros((2, 3, 3, 1), dtype=np.uint8)
-    images = read(X)
+    images = as_images(X)
     assert images.dtype == np.uint8
     assert np.shares_memory(images, X)
 
 
 def test_square_rows_are_square_images():
     X = np.arange(18).reshape(2, 9)
-    assert_array_equal(read(X)[1, :, :, 0], X[1].reshape(3, 3))
+    assert_array_equal(as_images(X)[1, :, :, 0], X[1].reshape(3, 3))
 
 
 def test_other_rows_are_padded_with_a_warning():
     with pytest.warns(UserWarning, match=r"7 features.*image_shape="):
-        images = read(np.ones((2, 7)))
+        images = as_images(np.ones((2, 7)))
     assert images.shape == (2, 3, 3, 1)
     assert_array_equal(images[0].ravel(), [1, 1, 1, 1, 1, 1, 1, 0, 0])
 
@@ -54,7 +51,7 @@ def test_only_a_fit_on_images_forgets_the_names_of_columns():
 
 def test_a_memory_map_stays_on_disk(tmp_path):
     X = np.memmap(tmp_path / "x", np.uint8, "w+", shape=(4, 3, 3, 1))
-    assert np.shares_memory(read(X), X)
+    assert np.shares_memory(as_images(X), X)
 
 
 @pytest.mark.parametrize(
@@ -77,19 +74,19 @@ def test_a_memory_map_stays_on_disk(tmp_path):
 )
 def test_wrong_input_says_what_is_wrong(X, image_shape, message):
     with pytest.raises(ValueError, match=message):
-        read(X, image_shape=image_shape)
+        as_images(X, image_shape=image_shape)
 
 
 def test_sparse_input_is_refused():
     with pytest.raises(TypeError, match="[Ss]parse"):
-        read(csr_matrix(np.eye(4)))
+        as_images(csr_matrix(np.eye(4)))
 
 
 def test_only_estimators_take_ready_views():
     X = np.zeros((1, 2, 3, 3, 1))
-    assert read(X, allow_views=True).shape == X.shape
+    assert as_images(X, allow_views=True).shape == X.shape
     with pytest.raises(ValueError, match="n_views"):
-        read(np.zeros((1, 1, 2, 3, 3, 1)), allow_views=True)
+        as_images(np.zeros((1, 1, 2, 3, 3, 1)), allow_views=True)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +118,7 @@ def test_channels_first_after_a_fit_on_channels_last_are_named():
     with pytest.raises(ValueError, match=r"fitted on.*np\.moveaxis\(X, 1, -1\)"):
         validate_images(estimator, np.zeros((2, 3, 32, 32)), reset=False)
     with pytest.raises(ValueError, match=r"does not match X.*np\.moveaxis"):
-        read(np.zeros((2, 3, 32, 32)), image_shape=(32, 32, 3))
+        as_images(np.zeros((2, 3, 32, 32)), image_shape=(32, 32, 3))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float64])

@@ -3,9 +3,11 @@
 import datetime
 import math
 import re
+import sys
 import time
 import tracemalloc
 import warnings
+from collections import Counter
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
@@ -18,7 +20,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import config_context
 from sklearn.base import BaseEstimator
 
-from skssl import RotationPretext, SelfSupervisedClassifier, build_cnn
+from skssl import RotationPretext, SelfSupervisedClassifier, SelfSupervisedEncoder
 from skssl._base import validate_images
 from skssl._data.images import LARGEST_PIXEL, load_batch
 from skssl._data.training_set import distinct_images
@@ -674,6 +676,47 @@ def test_an_angle_that_is_no_multiple_of_90_is_refused(angle):
         RotationPretext((90, angle)).fit(np.zeros((1, 2, 2)))
 
 
+# How often they are read
+
+
+def reductions(call, n_values):
+    """Return how often a call reduces an array of so many values, by operation."""
+    counts = Counter()
+
+    def count(frame, event, function):
+        if event == "c_call" and function.__name__ == "reduce":
+            arrays = [x for x in frame.f_locals.values() if isinstance(x, np.ndarray)]
+            if any(x.size >= n_values for x in arrays):
+                counts[function.__self__.__name__] += 1
+
+    sys.setprofile(count)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return counts
+
+
+# More pixels than are read at once for the statistics, which are not counted here.
+LARGE = np.random.default_rng(0).random((40, 128, 128), dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("X", "times"), [(LARGE, 1), ((255 * LARGE).astype(np.uint8), 0)]
+)
+def test_images_are_looked_through_once_per_fit(X, times, tiny):
+    params = {"image_shape": (128, 128), "random_state": 0}
+    encoder = SelfSupervisedEncoder(tiny, epochs=1, **params)
+    classifier = SelfSupervisedClassifier(tiny, pretrain_epochs=1, **params)
+    y = np.arange(len(X)) % 2
+    once = {"minimum": 1, "maximum": 1} if times else {}
+    assert reductions(lambda: encoder.fit(X), X.size) == once
+    assert reductions(lambda: classifier.fit(X, y), X.size) == once
+    rows = X.reshape(len(X), -1)
+    assert reductions(lambda: classifier.partial_fit(rows, y), X.size) == once
+    assert reductions(lambda: classifier.predict(rows), X.size) == once
+
+
 # A fitted network
 
 N_IMAGES, SIDE = 12, 6
@@ -681,17 +724,8 @@ PIXELS = np.random.default_rng(0).integers(0, 100, (N_IMAGES, SIDE, SIDE, 1))
 
 
 @pytest.fixture(scope="module")
-def small_classifier():
-    from scikeras.wrappers import KerasClassifier
-
-    network = KerasClassifier(
-        build_cnn,
-        model__filters=(2,),
-        model__dense_units=4,
-        epochs=1,
-        optimizer="adam",
-    )
-    classifier = SelfSupervisedClassifier(network, pretrain_epochs=1, random_state=0)
+def small_classifier(tiny):
+    classifier = SelfSupervisedClassifier(tiny, pretrain_epochs=1, random_state=0)
     return classifier.fit(PIXELS, np.arange(N_IMAGES) % 3)
 
 

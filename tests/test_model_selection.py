@@ -15,7 +15,7 @@ from sklearn.model_selection import (
 )
 from sklearn.semi_supervised import SelfTrainingClassifier
 
-from skssl import SelfSupervisedClassifier, SemiSupervisedKFold, build_cnn
+from skssl import SelfSupervisedClassifier, SemiSupervisedKFold
 from skssl._data.labels import known_labels
 
 
@@ -183,19 +183,10 @@ def test_learning_curve(semi, self_training):
     assert scores.mean() > 0.6
 
 
-def test_self_supervised_classifier_is_scored_on_labelled_digits():
-    from scikeras.wrappers import KerasClassifier
-
+def test_self_supervised_classifier_is_scored_on_labelled_digits(tiny):
     X, y = load_digits(n_class=2, return_X_y=True)
     y = np.where(np.arange(60) % 3, -1, y[:60])
-    network = KerasClassifier(
-        build_cnn,
-        model__filters=(2,),
-        model__dense_units=4,
-        epochs=1,
-        optimizer="adam",
-    )
-    classifier = SelfSupervisedClassifier(network, pretrain_epochs=1, random_state=0)
+    classifier = SelfSupervisedClassifier(tiny, pretrain_epochs=1, random_state=0)
     scores = cross_validate(
         classifier, X[:60], y, cv=SemiSupervisedKFold(2), return_indices=True
     )

@@ -1,12 +1,13 @@
 import keras
 import numpy as np
 import pytest
+from networks import assert_same_weights, weights_of
 from numpy.testing import assert_allclose, assert_array_equal
 from scikeras.wrappers import KerasClassifier
 
 from skssl import build_cnn
 from skssl._data.training_set import distinct_images
-from skssl._networks.network import build_network, finetune_schedule
+from skssl._networks.network import build_network
 from skssl._networks.surgery import (
     copy_weights,
     freeze,
@@ -123,12 +124,11 @@ def test_model_gives_probabilities_whatever_the_head(model, n_classes):
 
 def test_a_model_is_left_untouched_and_starts_from_its_weights():
     model = cnn()
-    before = [w.copy() for w in model.get_weights()]
+    before = weights_of(model)
     network = build_network(model, (8, 8, 1), 0, CLASSES)
     assert_array_equal(network.layers[0].get_weights()[0], before[0])
     network.layers[0].set_weights([np.zeros_like(w) for w in before[:2]])
-    for weights, expected in zip(model.get_weights(), before, strict=True):
-        assert_array_equal(weights, expected)
+    assert_same_weights(model, before)
 
 
 def adapted(estimator, images, **params):
@@ -198,14 +198,6 @@ def test_a_subclassed_model_is_refused():
 
     with pytest.raises(TypeError, match="Functional or Sequential"):
         build_network(lambda: Subclassed(), (8, 8, 1), 0, CLASSES)
-
-
-@pytest.mark.parametrize(
-    ("n_samples", "epochs", "passes"),
-    [(100, 20, 25), (1797, 18, 2), (60_000, 5, 1), (1, 20, 50)],
-)
-def test_few_labels_get_enough_steps(n_samples, epochs, passes):
-    assert finetune_schedule(n_samples, 64) == (epochs, passes)
 
 
 def dense_network(*units):

@@ -54,6 +54,17 @@ LAYERS = [
     "__init__",
 ]
 
+# A module is in one of these, or at the top; a package may still be to come.
+PACKAGES = {
+    "_data",
+    "_networks",
+    "_storage",
+    "_training",
+    "display",
+    "pretext",
+    "self_training",
+}
+
 
 def imported_modules(path):
     """Return the package's own modules that a module imports, anywhere in it."""
@@ -100,6 +111,12 @@ def test_no_module_of_the_package_is_imported_by_a_text(tmp_path):
     other = ["import_module('keras')", "import_module(name)", "print('skssl')"]
     (tmp_path / "module.py").write_text("\n".join([*found, *other]))
     assert list(imports_by_text(tmp_path / "module.py")) == found
+
+
+def test_modules_are_in_the_packages_of_the_design():
+    folders = {module.rpartition("/")[0] for module in LAYERS} - {""}
+    assert folders <= PACKAGES
+    assert all(f"{folder}/__init__" in LAYERS for folder in folders)
 
 
 def test_imports_go_one_way():

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from joblib import Parallel, delayed
 from joblib.externals.loky import get_reusable_executor
+from networks import Undescribed
 from numpy.testing import assert_array_equal
 from scikeras.wrappers import KerasClassifier
 from sklearn.base import clone
@@ -246,14 +247,6 @@ def test_skops_writes_and_reads_it(fitted, digits):
 
 
 def test_what_would_not_come_back_fails_as_it_is_written(digits, tmp_path):
-    class Undescribed(keras.layers.Layer):
-        def __init__(self, function):
-            super().__init__()
-            self.function = function
-
-        def call(self, x):
-            return self.function(x)
-
     class Forgetful(keras.layers.Layer):
         def __init__(self, factor, **kwargs):
             super().__init__(**kwargs)

@@ -33,21 +33,9 @@ ROTATION = RotationPretext((0, 180), image_shape=(8, 8))
 
 
 @pytest.fixture(scope="module")
-def small():
-    """Return a wrapper of a tiny network that trains for one epoch."""
-    from scikeras.wrappers import KerasClassifier
-
-    from skssl import build_cnn
-
-    return KerasClassifier(
-        build_cnn, model__filters=(2,), model__dense_units=4, epochs=1, optimizer="adam"
-    )
-
-
-@pytest.fixture(scope="module")
-def classifier(small):
+def classifier(tiny):
     return SelfSupervisedClassifier(
-        small,
+        tiny,
         pretext=ROTATION,
         image_shape=(8, 8),
         pretrain_epochs=1,
@@ -57,14 +45,14 @@ def classifier(small):
 
 
 @pytest.fixture(scope="module")
-def encoder(small):
-    return SelfSupervisedEncoder(small, epochs=1, random_state=0).fit(X)
+def encoder(tiny):
+    return SelfSupervisedEncoder(tiny, epochs=1, random_state=0).fit(X)
 
 
 @pytest.fixture(scope="module")
-def binary(small):
+def binary(tiny):
     """Return a classifier of two classes, without pretraining."""
-    return SelfSupervisedClassifier(small, pretrain_epochs=0).fit(X, Y % 2)
+    return SelfSupervisedClassifier(tiny, pretrain_epochs=0).fit(X, Y % 2)
 
 
 @pytest.fixture(scope="module")
@@ -228,17 +216,17 @@ def test_an_encoder_comes_back_as_it_was(encoder, tmp_path):
     assert_array_equal(loaded.get_feature_names_out(), encoder.get_feature_names_out())
 
 
-def test_ready_views_stay_the_task(small, tmp_path):
+def test_ready_views_stay_the_task(tiny, tmp_path):
     views = ROTATION.fit_transform(X.reshape(-1, 8, 8, 1))
-    encoder = SelfSupervisedEncoder(small, epochs=1).fit(views)
+    encoder = SelfSupervisedEncoder(tiny, epochs=1).fit(views)
     loaded = reloaded(encoder, tmp_path)
     assert_same(loaded, encoder, views)
     assert loaded.score(views) == encoder.score(views)
 
 
-def test_nothing_pretrained_stays_nothing(small, tmp_path):
+def test_nothing_pretrained_stays_nothing(tiny, tmp_path):
     frame = pd.DataFrame(X[:, :60], columns=[f"pixel {k}" for k in range(60)])
-    classifier = SelfSupervisedClassifier(small, pretrain_epochs=0)
+    classifier = SelfSupervisedClassifier(tiny, pretrain_epochs=0)
     with pytest.warns(UserWarning, match="padded"):
         classifier.fit(frame, np.array(["even", "odd"], object)[Y % 2])
     loaded = reloaded(classifier, tmp_path)
@@ -368,8 +356,8 @@ def test_a_refit_fails_rather_than_train_another_network(path):
     assert_array_equal(loaded.predict_proba(X), before)
 
 
-def test_a_refit_with_the_same_estimator_is_the_same(classifier, small, path):
-    loaded = load(path).set_params(estimator=small).fit(X, Y)
+def test_a_refit_with_the_same_estimator_is_the_same(classifier, tiny, path):
+    loaded = load(path).set_params(estimator=tiny).fit(X, Y)
     assert_array_equal(loaded.predict_proba(X), classifier.predict_proba(X))
 
 
@@ -409,11 +397,11 @@ class UserPretext(RotationPretext):
     pass
 
 
-def test_what_json_cannot_hold_is_not_saved(small, binary, tmp_path):
+def test_what_json_cannot_hold_is_not_saved(tiny, binary, tmp_path):
     class Sub(SelfSupervisedEncoder):
         pass
 
-    encoder = SelfSupervisedEncoder(small, pretext=UserPretext(), epochs=1).fit(X)
+    encoder = SelfSupervisedEncoder(tiny, pretext=UserPretext(), epochs=1).fit(X)
     target = tmp_path / "estimator"
     target.write_text("what was there")
     with pytest.raises(TypeError, match=r"UserPretext\(\) is neither.*joblib"):
@@ -468,14 +456,7 @@ def test_a_network_with_code_is_not_saved(tmp_path):
 
 def test_where_joblib_cannot_save_either_it_is_said(tmp_path):
     import keras
-
-    class Undescribed(keras.layers.Layer):
-        def __init__(self, function):
-            super().__init__()
-            self.function = function
-
-        def call(self, inputs):
-            return self.function(inputs)
+    from networks import Undescribed
 
     def build_network(meta):
         layers = [Undescribed(abs), keras.layers.Flatten(), keras.layers.Dense(10)]

@@ -1,4 +1,4 @@
-"""The protocol carries tasks of three kinds, none of them known to the package."""
+"""The protocol carries tasks of all kinds, none of them known to the package."""
 
 import keras
 import numpy as np
@@ -6,10 +6,31 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from skssl import PretextDisplay, SelfSupervisedClassifier, SelfSupervisedEncoder
-from skssl.pretext import PretextTask
+from skssl import (
+    PretextDisplay,
+    SelfSupervisedClassifier,
+    SelfSupervisedEncoder,
+    load,
+)
+from skssl._storage.archive import saved_by_parameters
+from skssl.pretext import PretextTask, ViewClassification
 
 
+@saved_by_parameters
+class Mirrored(ViewClassification):
+    """Classify: is the image mirrored? Both views of each."""
+
+    n_views = 2
+    class_names = ("as it is", "mirrored")
+
+    def __init__(self, axis=2):
+        self.axis = axis
+
+    def make_views(self, images):
+        return ops.stack([images, ops.flip(images, self.axis)], axis=1)
+
+
+@saved_by_parameters
 class HalfJigsaw(PretextTask):
     """Classify: were the left and right halves swapped? Drawn at random."""
 
@@ -30,6 +51,7 @@ class HalfJigsaw(PretextTask):
         return "sparse_categorical_crossentropy", ["accuracy"]
 
 
+@saved_by_parameters
 class TinySimCLR(PretextTask):
     """Compare: two noisy views of an image are each other's nearest in the batch.
 
@@ -62,12 +84,16 @@ def contrastive_loss(targets, embeddings):
     )
 
 
+@saved_by_parameters
 class MaskedImages(PretextTask):
     """Reconstruct: draw the whole image from one with random pixels hidden."""
 
+    def __init__(self, hidden=0.3):
+        self.hidden = hidden
+
     def make_batch(self, images, seed):
         images = ops.cast(images, "float32")
-        kept = tf.random.stateless_uniform(ops.shape(images), seed) > 0.3
+        kept = tf.random.stateless_uniform(ops.shape(images), seed) > self.hidden
         return ops.where(kept, images, 0.0), images
 
     def build_head(self, features, image_shape):
@@ -142,6 +168,25 @@ def test_the_classifier_takes_any_task(few_labels, quick):
     X, y = few_labels
     assert clf.score(X[y != -1], y[y != -1]) > 0.5
     assert list(clf.pretrain_history_) == ["loss"]
+
+
+@pytest.mark.parametrize(
+    "task", [Mirrored(axis=1), HalfJigsaw(), TinySimCLR(), MaskedImages(hidden=0.5)]
+)
+def test_a_task_that_is_told_by_its_parameters_can_be_saved(
+    task, digits, tiny, tmp_path
+):
+    X, y = (values[:60] for values in digits)
+    params = {"pretext": task, "random_state": 0}
+    encoder = SelfSupervisedEncoder(tiny, epochs=1, **params).fit(X)
+    clf = SelfSupervisedClassifier(tiny, pretrain_epochs=1, **params).fit(X, y)
+    for estimator, score in [(encoder, "score"), (clf, "score_pretext")]:
+        estimator.save(tmp_path / "estimator")
+        loaded = load(tmp_path / "estimator")
+        assert type(loaded.pretext) is type(task)
+        assert loaded.pretext.get_params() == task.get_params()
+        np.testing.assert_array_equal(loaded.transform(X), estimator.transform(X))
+        assert getattr(loaded, score)(X) == getattr(estimator, score)(X)
 
 
 def test_contrastive_loss_against_a_plain_loop():

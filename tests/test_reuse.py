@@ -1,11 +1,14 @@
 import functools
+import gc
 import pickle
+import weakref
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from numpy.testing import assert_allclose, assert_array_equal
+from networks import assert_same_weights, flat_weights, weights_of
+from numpy.testing import assert_allclose
 
 import skssl
 import skssl._training.reuse
@@ -67,7 +70,7 @@ def fit(model):
     return model.fit(tf.data.Dataset.from_tensor_slices(blocks), **settings).history
 
 
-def trained_weights(model, *, reuse=True, **others):
+def trained(model, *, reuse=True, **others):
     """Train a network, in a copy that may be used again or itself."""
     if reuse:
         with compiled_copy(
@@ -76,35 +79,30 @@ def trained_weights(model, *, reuse=True, **others):
             fit(copy)
     else:
         fit(compiled(model, settings(**others), labelled))
-    return model.get_weights()
-
-
-def assert_same(weights, expected):
-    for a, b in zip(weights, expected, strict=True):
-        assert_array_equal(a, b)
+    return model
 
 
 @pytest.mark.parametrize("mean", [3.0, -50.0])
 def test_a_copy_trains_like_the_model_itself(mean):
-    expected = trained_weights(network(1, mean), reuse=False)
+    expected = trained(network(1, mean), reuse=False)
     assert not kept_copies
-    assert_same(trained_weights(network(1, mean)), expected)
+    assert_same_weights(trained(network(1, mean)), expected)
     assert len(kept_copies) == 1
-    trained_weights(network(2, mean=7.0))  # other weights and statistics
-    assert_same(trained_weights(network(1, mean)), expected)
+    trained(network(2, mean=7.0))  # other weights and statistics
+    assert_same_weights(trained(network(1, mean)), expected)
     assert len(kept_copies) == 1
 
 
 def test_one_copy_serves_all_learning_rates():
-    def weights(rate, **reuse):
+    def trained_at(rate, **reuse):
         optimizer = keras.optimizers.Adam(rate)
-        return trained_weights(network(), optimizer=optimizer, **reuse)
+        return trained(network(), optimizer=optimizer, **reuse)
 
     for rate in (0.1, 0.001):
-        assert_same(weights(rate), weights(rate, reuse=False))
+        assert_same_weights(trained_at(rate), trained_at(rate, reuse=False))
     assert len(kept_copies) == 1
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)
-    weights(schedule)
+    trained_at(schedule)
     assert len(kept_copies) == 2
 
 
@@ -119,7 +117,7 @@ def test_blocks_are_trained_on_as_keras_trains_on_batches():
         history = fit(copy)
     models[1].compile(**settings(optimizer=optimizers[1]))
     assert history == fit(models[1])
-    assert_same(models[0].get_weights(), models[1].get_weights())
+    assert_same_weights(*models)
 
 
 @pytest.mark.parametrize(
@@ -158,9 +156,9 @@ def test_adam_alone_is_replaced_and_not_its_kin():
 
 def test_what_was_trained_stays_as_it_is():
     first = network(1)
-    weights = trained_weights(first)
-    trained_weights(network(2))
-    assert_same(first.get_weights(), weights)
+    weights = weights_of(trained(first))
+    trained(network(2))
+    assert_same_weights(first, weights)
     assert not first.compiled
 
 
@@ -224,10 +222,10 @@ def test_networks_with_code_of_the_user_train_themselves(layer):
 )
 def test_settings_with_code_of_the_user_are_not_reused(others):
     if isinstance(others.get("loss"), str | type(lambda: 0)) or "metrics" in others:
-        trained_weights(network(), **others)
+        trained(network(), **others)
     else:
         with pytest.raises(ValueError, match="object"):
-            trained_weights(network(), **others)
+            trained(network(), **others)
     assert not kept_copies
 
 
@@ -277,43 +275,54 @@ def test_copies_are_kept_for_what_is_behind_frozen_layers():
 
 def test_a_training_that_fails_leaves_no_copy():
     model = network()
-    before = model.get_weights()
+    before = weights_of(model)
     with pytest.raises(KeyboardInterrupt):
         with compiled_copy(
             model, settings(), labelled, needs_plain_steps=False
         ) as copy:
             fit(copy)
             raise KeyboardInterrupt
-    assert_same(model.get_weights(), before)
+    assert_same_weights(model, before)
     assert not kept_copies
 
 
 def test_few_and_small_copies_are_kept(monkeypatch):
     monkeypatch.setattr(skssl._training.reuse, "MAX_COPIES", 2)
     for n_filters in (1, 2, 3):
-        trained_weights(network(model__filters=(n_filters,)))
+        trained(network(model__filters=(n_filters,)))
     assert len(kept_copies) == 2
     n_weights = network(model__filters=(3,)).count_params()
     monkeypatch.setattr(skssl._training.reuse, "MAX_BYTES", 20 * n_weights)
-    trained_weights(network(model__filters=(3,)))
+    trained(network(model__filters=(3,)))
     assert len(kept_copies) == 1  # both are too much
     skssl.clear_session()
-    trained_weights(network(model__filters=(4,)))
+    trained(network(model__filters=(4,)))
     assert not kept_copies  # it is too large alone
 
 
+def test_a_cleared_session_lets_go_of_networks_and_fits_the_same(tiny, trainings):
+    encoder = SelfSupervisedEncoder(tiny, epochs=1, random_state=0)
+    first, second = (encoder.fit(IMAGES).history_ for _ in range(2))
+    assert trainings[0] is trainings[1]  # it is compiled once
+    kept = weakref.ref(trainings[0])
+    trainings.clear()
+    skssl.clear_session()
+    gc.collect()
+    assert kept() is None
+    assert encoder.fit(IMAGES).history_ == second == first
+
+
 def test_clearing_the_session_changes_no_result():
-    weights = trained_weights(network(1))
+    first = trained(network(1))
     assert kept_copies
     skssl.clear_session()
     assert not kept_copies
-    assert_same(trained_weights(network(1)), weights)
+    assert_same_weights(trained(network(1)), first)
 
 
 def test_eager_training_is_that_of_keras():
-    weights = trained_weights(network(1), run_eagerly=True)
-    for a, b in zip(weights, trained_weights(network(1)), strict=True):
-        assert_allclose(a, b, atol=1e-5)
+    eager, traced = trained(network(1), run_eagerly=True), trained(network(1))
+    assert_allclose(flat_weights(eager), flat_weights(traced), atol=1e-5)
 
 
 def test_a_watched_network_is_one_of_keras():
@@ -327,7 +336,7 @@ def test_a_watched_network_is_one_of_keras():
 
 def test_under_a_strategy_the_model_trains_itself():
     with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
-        trained_weights(network())
+        trained(network())
     assert not kept_copies
 
 

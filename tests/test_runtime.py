@@ -13,6 +13,7 @@ import pytest
 from joblib import Parallel, delayed, parallel_config
 from keras import layers
 from keras.src.random.seed_generator import global_seed_generator
+from networks import assert_same_weights, flat_weights
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
 
@@ -134,8 +135,7 @@ def test_draws_without_a_seed_are_repeated_with_the_random_state(
     assert_array_equal(global_seed_generator().state.numpy(), before)
     again = clone(clf).fit(X, y)
     assert again.finetune_history_ == clf.finetune_history_
-    for a, b in zip(again.model_.get_weights(), clf.model_.get_weights(), strict=True):
-        assert_array_equal(a, b)
+    assert_same_weights(again.model_, clf.model_)
     assert_array_equal(again.predict_proba(X), first)
     other = clone(clf).set_params(random_state=1).fit(X, y)
     assert other.finetune_history_ != clf.finetune_history_
@@ -155,10 +155,6 @@ def test_draws_without_a_seed_go_on_in_partial_fit(few_labels, quick):
 # Threads
 
 
-def numbers(model):
-    return np.concatenate([weight.ravel() for weight in model.get_weights()])
-
-
 def fits(few_labels, quick, tmp_path):
     """Return functions that fit or predict and give what came of it."""
     X, y = few_labels
@@ -166,7 +162,7 @@ def fits(few_labels, quick, tmp_path):
 
     def fit(clf):
         clf = clone(clf).fit(X, y)
-        return np.concatenate([numbers(clf.model_), clf.predict_proba(X).ravel()])
+        return np.concatenate([flat_weights(clf.model_), clf.predict_proba(X).ravel()])
 
     small = SelfSupervisedClassifier(quick(), pretrain_epochs=1, random_state=0)
     fitted = clone(small).fit(X, y)
@@ -184,7 +180,7 @@ def fits(few_labels, quick, tmp_path):
         lambda: fitted.predict_proba(X),
         lambda: fitted.predict_pretext(X),
         lambda: np.float64(fitted.score_pretext(X)),
-        lambda: numbers(
+        lambda: flat_weights(
             SelfSupervisedEncoder(quick(), epochs=1, random_state=4).fit(X).backbone_
         ),
     ]

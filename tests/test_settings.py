@@ -8,19 +8,20 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from networks import assert_same_weights, weights_of
 from numpy.testing import assert_allclose, assert_array_equal
 from scikeras.wrappers import KerasClassifier
 from sklearn.base import clone
 from sklearn.ensemble import BaggingClassifier
 
-import skssl._training.loop
 from skssl import SelfSupervisedClassifier, SelfSupervisedEncoder, build_cnn
+from skssl._data.training_set import TrainingSet
 from skssl._networks.copies import copied_model, fresh_metric, fresh_optimizer
 from skssl._networks.network import build_network
 from skssl._networks.settings import COMPILE_SETTINGS, FIT_SETTINGS, REMEDIES, wrap
 from skssl._networks.trial import try_settings
-from skssl._training.callbacks import callback_identity
-from skssl._training.loop import split_validation
+from skssl._training.callbacks import callback_identity, callbacks_restored
+from skssl._training.stages import split_validation
 
 IMAGE_SHAPE = (8, 8, 1)
 META = {"X_shape_": (1, *IMAGE_SHAPE), "n_classes_": 10}
@@ -37,13 +38,10 @@ def train(digits):
 
 
 @pytest.fixture
-def unpretrained(monkeypatch):
-    """Fail where pretraining begins."""
-
-    def begin(*args, **kwargs):
-        raise AssertionError("Pretraining began.")
-
-    monkeypatch.setattr(skssl._training.loop, "pretrain", begin)
+def untrained(trainings):
+    """Fail where anything was trained."""
+    yield
+    assert not trainings
 
 
 def small_cnn(meta):
@@ -154,7 +152,7 @@ EVERY_SETTING = [
 
 @pytest.mark.parametrize("name", EVERY_SETTING)
 @pytest.mark.filterwarnings("ignore:``build_fn`` will be renamed:UserWarning")
-def test_no_setting_is_dropped(name, train, unpretrained):
+def test_no_setting_is_dropped(name, train, untrained):
     """A value that is none is refused by name, so something reads the setting."""
     params = {"optimizer": "adam", name: object()}
     model = [] if name in ("model", "build_fn") else [small_cnn]
@@ -361,6 +359,17 @@ def test_settings_of_compile_count_in_wrapper_and_build_function(
     assert look(by_prefix) == look(by_model)
 
 
+@pytest.mark.parametrize("name", EXPECTED)
+def test_settings_of_a_compiled_model_count(name, fit_without_settings, train):
+    value, look = EXPECTED[name]
+    model = compiled_by(**{name: value})(META)
+    given = model.optimizer.get_config()
+    observer, _ = observed_fit(train, model=model, own={"standardize": True})
+    assert look(observer) != look(fit_without_settings)
+    assert model.optimizer.get_config() == given
+    assert model.optimizer.iterations.numpy() == 0  # it has trained nothing
+
+
 def test_every_setting_of_compile_has_a_test_of_what_it_does():
     assert {*EXPECTED, "auto_scale_loss"} == set(COMPILE_SETTINGS)
 
@@ -511,7 +520,7 @@ def test_a_callback_counts_as_it_was_before_an_interruption():
     assert callback_identity(Observer()) != before
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            with skssl._training.callbacks.used([callback], checkpoint="any"):
+            with callbacks_restored([callback], checkpoint="any"):
                 callback.logs.append({"loss": 1.0})
                 raise KeyboardInterrupt
         assert callback_identity(callback) == before
@@ -726,9 +735,7 @@ def own_layers(meta=None):
     return sequential(keras.Input((8, 8, 1)), keras.Sequential([Doubled()]))
 
 
-def test_a_model_with_layers_that_keras_does_not_know_says_what_to_do(
-    train, unpretrained
-):
+def test_a_model_with_layers_that_keras_does_not_know_says_what_to_do(train, untrained):
     model = own_layers()
     message = "Doubled.*register it with keras.saving.reg.* or give a function that"
     for estimator in (model, kc(model)):
@@ -747,14 +754,12 @@ def test_a_model_is_copied_with_weights_and_settings(built, train):
     model = sequential(*first, keras.layers.Conv2D(3, 3), keras.layers.Dropout(0.5))
     if built:
         model.compile(Half(0.25, 0.01), indices, metrics=[Share(of=2)])
-    before = [w.copy() for w in model.get_weights()]
-    for copied, weight in zip(copied_model(model).get_weights(), before, strict=True):
-        assert_array_equal(copied, weight)
+    before = weights_of(model)
+    assert_same_weights(copied_model(model), before)
     clf = classifier(model).fit(*train)
     assert model.built is built
     assert ("share" in clf.finetune_history_) is built
-    for after, weight in zip(model.get_weights(), before, strict=True):
-        assert_array_equal(after, weight)
+    assert_same_weights(model, before)
 
 
 class OneHotLoss(keras.losses.Loss):
@@ -912,20 +917,18 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("params", "message"), REFUSED)
-def test_what_is_wrong_is_found_before_pretraining(
-    params, message, train, unpretrained
-):
+def test_what_is_wrong_is_found_before_pretraining(params, message, train, untrained):
     with pytest.raises((TypeError, ValueError), match=message):
         classifier(kc(**params), pretrain_epochs=1).fit(*train)
 
 
 @pytest.mark.parametrize("params", [{"fit__nonsense": 1}, {"epochs": "many"}])
-def test_an_encoder_refuses_settings_too(params, train, unpretrained):
+def test_an_encoder_refuses_settings_too(params, train, untrained):
     with pytest.raises((TypeError, ValueError), match=next(iter(params))):
         SelfSupervisedEncoder(kc(**params)).fit(train[0])
 
 
-def test_class_weights_that_are_not_clear_are_refused(train, unpretrained):
+def test_class_weights_that_are_not_clear_are_refused(train, untrained):
     X, y = train
     with pytest.raises(ValueError, match="fit__class_weight .*indices .*by label"):
         classifier(kc(fit__class_weight={3: 2})).fit(X, y + 1)
@@ -969,14 +972,22 @@ def test_classes_of_one_image_are_trained_on(train):
     assert 3 in clf.classes_
 
 
+def labelled(targets):
+    rows = np.arange(len(targets))
+    return TrainingSet(rows[:, None, None, None], rows, np.asarray(targets))
+
+
 def test_a_split_has_the_same_share_of_each_class_and_all_rows_once():
     targets = np.repeat([0, 1, 2, 3], [40, 20, 1, 1])
-    train, held_out = split_validation(targets, 0.25, seed=0)
-    assert_array_equal(np.sort(np.concatenate([train, held_out])), np.arange(62))
-    assert_array_equal(np.bincount(targets[held_out]), [11, 5])
-    assert_array_equal(split_validation(targets, 0.25, seed=0)[1], held_out)
-    assert not np.array_equal(split_validation(targets, 0.25, seed=1)[1], held_out)
-    assert len(split_validation(targets, 0, seed=0)[1]) == 0
+    train, held_out = split_validation(labelled(targets), 0.25, seed=0)
+    rows = np.concatenate([train.rows, held_out.rows])
+    assert_array_equal(np.sort(rows), np.arange(62))
+    for data in (train, held_out):
+        assert_array_equal(data.targets, targets[data.rows])
+    assert_array_equal(np.bincount(held_out.targets), [11, 5])
+    again, other = (split_validation(labelled(targets), 0.25, seed=k) for k in (0, 1))
+    assert_array_equal(again[1].rows, held_out.rows)
+    assert not np.array_equal(other[1].rows, held_out.rows)
 
 
 @pytest.mark.parametrize(
@@ -988,7 +999,7 @@ def test_a_split_has_the_same_share_of_each_class_and_all_rows_once():
 )
 def test_a_split_that_cannot_be_names_the_class(targets, message):
     with pytest.raises(ValueError, match=message):
-        split_validation(np.array(targets), 0.1, 0, np.array(["a", "b", "c"]))
+        split_validation(labelled(targets), 0.1, 0, np.array(["a", "b", "c"]))
 
 
 def test_trying_the_settings_leaves_everything_as_it_was():
@@ -996,15 +1007,14 @@ def test_trying_the_settings_leaves_everything_as_it_was():
     metric.update_state([1, 1], [[0.0, 1.0], [1.0, 0.0]])
     network = network_of(kc(), 3)
     network.compile_kwargs["metrics"] = [metric]
-    before = network.training_model.get_weights()
+    before = weights_of(network.training_model)
     state = np.random.get_state()[1].copy()
     try_settings(network, weighted=True)
     assert float(metric.result()) == 0.5
     assert_array_equal(np.random.get_state()[1], state)
     assert not network.compile_kwargs["optimizer"].built
     assert not network.training_model.compiled
-    for weight, other in zip(network.training_model.get_weights(), before, strict=True):
-        assert_array_equal(weight, other)
+    assert_same_weights(network.training_model, before)
 
 
 # When fine-tuning fails all the same
@@ -1024,9 +1034,7 @@ def breaking(error, **params):
 
 
 @pytest.mark.parametrize("place", ["memory", "checkpoint_dir"])
-def test_pretraining_is_kept_where_fine_tuning_fails(
-    place, train, tmp_path, monkeypatch
-):
+def test_pretraining_is_kept_where_fine_tuning_fails(place, train, tmp_path, trainings):
     callback, clf = breaking(ZeroDivisionError("mine"), **{place: tmp_path})
     with pytest.raises(ZeroDivisionError, match="^mine") as caught:
         clf.fit(*train)
@@ -1034,16 +1042,9 @@ def test_pretraining_is_kept_where_fine_tuning_fails(
     assert f"is kept in {place}=" in note
     assert not hasattr(clf, "model_")
     callback.error = None
-    trained = []
-    fit = keras.Model.fit
-
-    def counted(self, *args, **kwargs):
-        trained.append(kwargs["epochs"] - kwargs["initial_epoch"])
-        return fit(self, *args, **kwargs)
-
-    monkeypatch.setattr(keras.Model, "fit", counted)
+    n_before = len(trainings)
     clf.fit(*train)
-    assert sum(trained) == 1  # fine-tuning alone
+    assert len(trainings) == n_before + 1  # fine-tuning alone
     assert len(clf.pretrain_history_["loss"]) == 1
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skssl._data.training_set import distinct_images, merge_equal_rows
+from skssl._data.training_set import distinct_images
 
 RNG = np.random.default_rng(0)
 
@@ -27,8 +27,8 @@ def test_equal_images_are_found_wherever_they_are():
 def test_equal_images_are_found_among_thousands():
     images = np.arange(4000).repeat(2).reshape(-1, 1, 1, 1)
     distinct = distinct_of(images)
-    assert_array_equal(distinct.rows, np.arange(0, 8000, 2))
-    assert_array_equal(distinct.index, np.arange(4000).repeat(2))
+    assert_array_equal(np.sort(distinct.rows), np.arange(0, 8000, 2))
+    assert_array_equal(images[distinct.rows][distinct.index], images)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
@@ -58,7 +58,6 @@ def test_order_and_copies_of_rows_change_nothing(chunk_values):
 )
 def test_the_order_does_not_depend_on_the_scale(rescale):
     images = images_of(50)
-    images[:3] = np.array([7, 5, 6])[:, None, None, None]  # alike but for the value
     distinct = distinct_of(images)
     assert_array_equal(distinct_of(rescale(images)).rows, distinct.rows)
     assert distinct_of(rescale(images)).digest != distinct.digest
@@ -68,15 +67,17 @@ def test_the_order_does_not_depend_on_the_scale(rescale):
 def test_rises_falls_and_level_steps_all_count_for_the_order(rescale):
     pixels = ["222", "114", "330", "033", "024", "141", "411", "420", "303"]
     images = np.array([list(map(int, p)) for p in pixels]).reshape(9, 1, 3, 1)
-    # All have the same sum, so that nothing but the steps tells them apart.
     assert_array_equal(distinct_of(rescale(images)).rows, distinct_of(images).rows)
 
 
-def test_sums_of_large_images_are_exact():
-    images = np.full((8, 300, 300, 1), 250, np.uint8)  # beyond 2**24, float32 rounds
-    images[:, -1, -1, 0] = np.arange(8)
-    assert_array_equal(distinct_of(images).rows, np.arange(8))
-    assert_array_equal(distinct_of(images.astype(float)).rows, np.arange(8))
+def test_images_that_differ_by_a_constant_are_distinct_and_in_one_order():
+    image = images_of(1).astype(int)
+    images = image + np.arange(5)[:, None, None, None]
+    distinct = distinct_of(images)
+    assert sorted(distinct.rows) == [*range(5)]
+    order = RNG.permutation(5)
+    shuffled = distinct_of(images[order])
+    assert_array_equal(images[order][shuffled.rows], images[distinct.rows])
 
 
 def test_the_digest_tells_shapes_apart():
@@ -127,19 +128,92 @@ def test_a_constant_channel_is_not_scaled():
 
 def test_a_single_pixel_is_an_image():
     images = np.array([3, 1, 2, 3.0]).reshape(4, 1, 1, 1)
-    assert_array_equal(distinct_of(images).rows, [1, 2, 0])
+    assert sorted(distinct_of(images).rows) == [0, 1, 2]
 
 
-def test_weights_of_equal_rows_are_added():
-    index, targets = np.array([1, 0, 1, 1]), np.array([0, 1, 0, 1])
-    merged = merge_equal_rows(index, targets, np.array([1.0, 2.0, 3.0, 4.0]))
-    assert_array_equal(merged[0], [0, 1, 1])
-    assert_array_equal(merged[1], [1, 0, 1])
-    assert_allclose(merged[2], np.array([2, 4, 4]) / (10 / 3))
-    assert_allclose(merge_equal_rows(index, targets, None)[2], [0.75, 1.5, 0.75])
+# Labelled rows
+
+
+def labelled_of(images, targets, weights=None, **params):
+    every = np.arange(len(images))
+    return distinct_of(images).labelled(every, np.array(targets), weights, **params)
+
+
+def by_content(data):
+    """Return what a set holds of each row, in its order."""
+    weights = np.ones(len(data)) if data.weights is None else data.weights
+    pixels = data.images[data.rows].reshape(len(data), -1)
+    return list(zip(map(bytes, pixels), data.targets, weights, strict=True))
+
+
+def test_weights_of_equal_rows_of_a_class_are_added():
+    first, second = images_of(2)
+    images = np.stack([second, first, second, second])
+    targets, weights = [0, 1, 0, 1], np.array([1.0, 2.0, 3.0, 4.0])
+    expected = {(bytes(second), 0): 4, (bytes(first), 1): 2, (bytes(second), 1): 4}
+    for scale, params in [(10 / 3, {}), (1, {"mean_one": False})]:
+        data = labelled_of(images, targets, weights, **params)
+        found = {(pixels, target): w for pixels, target, w in by_content(data)}
+        assert found.keys() == expected.keys()
+        for row in expected:
+            assert_allclose(found[row], expected[row] / scale)
+    counts = labelled_of(images, targets, mean_one=False)
+    assert sorted(counts.weights) == [1, 1, 2]
 
 
 def test_equal_weights_are_none():
-    index, targets = np.arange(3), np.array([0, 1, 0])
-    assert merge_equal_rows(index, targets, None)[2] is None
-    assert merge_equal_rows(index, targets, np.full(3, 7.0))[2] is None
+    images, targets = images_of(3), [0, 1, 0]
+    assert labelled_of(images, targets).weights is None
+    assert labelled_of(images, targets, np.full(3, 7.0)).weights is None
+    assert labelled_of(images, targets, np.ones(3), mean_one=False).weights is None
+    kept = labelled_of(images, targets, np.full(3, 7.0), mean_one=False)
+    assert_array_equal(kept.weights, [7, 7, 7])
+
+
+def test_some_rows_have_labels():
+    images = images_of(8)
+    looked_at = np.array([7, 1, 4, 2])
+    given = np.array([0, 2, 3])
+    data = distinct_images(images, looked_at).labelled(given, np.array([3, 0, 5]))
+    assert dict(zip(data.rows, data.targets, strict=True)) == {7: 3, 4: 0, 2: 5}
+    assert len(data) == 3
+
+
+def test_the_statistics_of_a_labelled_set_are_those_of_all_images():
+    images = images_of(6)
+    every = distinct_of(images)
+    few = every.labelled(np.arange(2), np.array([0, 1]))
+    assert_array_equal(few.mean, every.mean)
+    assert_array_equal(few.scale, every.scale)
+
+
+def test_positions_take_rows_with_their_targets_and_weights():
+    data = labelled_of(images_of(5), range(5), np.arange(1.0, 6.0))
+    taken = data.take(np.array([3, 0]))
+    assert by_content(taken) == [by_content(data)[k] for k in (3, 0)]
+    assert taken.images is data.images
+    without = distinct_of(images_of(3)).take([1])
+    assert (len(without), without.targets, without.weights) == (1, None, None)
+
+
+def test_the_digest_of_a_labelled_set_depends_on_all_that_is_learned():
+    images, targets = images_of(9), np.arange(9) % 3
+    weights = np.linspace(1, 2, 9)
+    first = labelled_of(images, targets, weights).digest
+    order = RNG.permutation(9)
+    again = labelled_of(images[order], targets[order], weights[order])
+    assert again.digest == first
+    # A repeated row is a row with the sum of the weights.
+    repeated = np.append(np.arange(9), 4)
+    halves = np.append(weights, weights[4] / 2)
+    halves[4] /= 2
+    assert labelled_of(images[repeated], targets[repeated], halves).digest == first
+    others = [
+        labelled_of(images, (targets + 1) % 3, weights),
+        labelled_of(images, targets, weights[::-1]),
+        labelled_of(images, targets),
+        labelled_of(images_of(9), targets, weights),
+        labelled_of(images[:8], targets[:8], weights[:8]),
+        distinct_of(images),
+    ]
+    assert len({first, *(other.digest for other in others)}) == 7
