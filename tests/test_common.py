@@ -1,4 +1,6 @@
+import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 from scikeras.wrappers import KerasClassifier
 from sklearn.base import is_classifier, is_regressor
 from sklearn.model_selection import StratifiedKFold, check_cv
@@ -33,11 +35,17 @@ SHORT = Short(build_cnn, optimizer="adam", batch_size=64, epochs=20)
 
 
 def expected_failures(estimator):
+    failures = {}
+    if not isinstance(estimator, RotationPretext):
+        failures["check_methods_sample_order_invariance"] = (
+            "some processors round a float32 row by its place in the batch, and the "
+            "check wants seven digits; a test of its own holds them to five"
+        )
     if getattr(estimator, "unlabeled_label", None) == -1:
-        return {
-            "check_classifiers_classes": "-1 marks rows without a label and is no class"
-        }
-    return {}
+        failures["check_classifiers_classes"] = (
+            "-1 marks rows without a label and is no class"
+        )
+    return failures
 
 
 @parametrize_with_checks(
@@ -50,6 +58,13 @@ def expected_failures(estimator):
 )
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
+
+
+def test_the_order_of_rows_changes_outputs_by_rounding_alone(few_labels, fitted):
+    X, _ = few_labels
+    order = np.random.default_rng(0).permutation(len(X))
+    for method in (fitted.predict_proba, fitted.transform, fitted.encoder_.transform):
+        assert_allclose(method(X[order]), method(X)[order], rtol=1e-5, atol=1e-5)
 
 
 def test_minus_one_is_a_class_like_any_other_where_nothing_marks_unlabelled_rows():
