@@ -103,10 +103,19 @@ def is_class(documented):
     return inspect.isclass(documented)
 
 
+def nodes_of(function):
+    """Return the syntax tree of a function's own lines as a list."""
+    return list(ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))))
+
+
+def returns_a_value(function):
+    returns = (node for node in nodes_of(function) if isinstance(node, ast.Return))
+    return any(node.value is not None for node in returns)
+
+
 def raised(function):
     """Return the names of the exceptions that a function's own lines raise."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    calls = (node.exc for node in ast.walk(tree) if isinstance(node, ast.Raise))
+    calls = (node.exc for node in nodes_of(function) if isinstance(node, ast.Raise))
     return {x.func.id for x in calls if isinstance(x, ast.Call)}
 
 
@@ -126,14 +135,12 @@ def test_public_names_are_documented_whole(name):
     if name in FROM_PAPERS:
         assert any("arXiv:" in line for line in found["References"])
         assert "[1]_" in inspect.getdoc(PUBLIC[name])
-    if is_class(PUBLIC[name]):
-        parameters = inspect.signature(PUBLIC[name]).parameters
-        assert ("Parameters" in found) == bool(parameters)
-        if parameters:
-            check_parameters(PUBLIC[name], found["Parameters"])
-    else:
-        assert "Returns" in found
+    parameters = inspect.signature(PUBLIC[name]).parameters
+    assert ("Parameters" in found) == bool(parameters)
+    if parameters:
         check_parameters(PUBLIC[name], found["Parameters"])
+    if not is_class(PUBLIC[name]):
+        assert ("Returns" in found) == returns_a_value(PUBLIC[name])
         assert raised(PUBLIC[name]) <= set(entries(found.get("Raises", [])))
 
 
@@ -146,12 +153,9 @@ def test_public_methods_are_documented_whole(method, function):
     assert ("Parameters" in found) == bool(parameters)
     if parameters:
         check_parameters(method, found["Parameters"], skip=bound)
-    source = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    nodes = list(ast.walk(source))
-    gives = any(isinstance(x, ast.Return) and x.value is not None for x in nodes)
-    yields = any(isinstance(x, ast.Yield) for x in nodes)
+    yields = any(isinstance(x, ast.Yield) for x in nodes_of(function))
     abstract = getattr(function, "__isabstractmethod__", False)
-    assert ("Returns" in found) == (gives or abstract)
+    assert ("Returns" in found) == (returns_a_value(function) or abstract)
     assert ("Yields" in found) == yields
     assert raised(function) <= set(entries(found.get("Raises", [])))
 

@@ -151,13 +151,13 @@ def test_weights_of_equal_rows_of_a_class_are_added():
     images = np.stack([second, first, second, second])
     targets, weights = [0, 1, 0, 1], np.array([1.0, 2.0, 3.0, 4.0])
     expected = {(bytes(second), 0): 4, (bytes(first), 1): 2, (bytes(second), 1): 4}
-    for scale, params in [(10 / 3, {}), (1, {"mean_one": False})]:
+    for scale, params in [(10 / 3, {}), (1, {"scale_weights": False})]:
         data = labelled_of(images, targets, weights, **params)
         found = {(pixels, target): w for pixels, target, w in by_content(data)}
         assert found.keys() == expected.keys()
         for row in expected:
             assert_allclose(found[row], expected[row] / scale)
-    counts = labelled_of(images, targets, mean_one=False)
+    counts = labelled_of(images, targets, scale_weights=False)
     assert sorted(counts.weights) == [1, 1, 2]
 
 
@@ -165,8 +165,8 @@ def test_equal_weights_are_none():
     images, targets = images_of(3), [0, 1, 0]
     assert labelled_of(images, targets).weights is None
     assert labelled_of(images, targets, np.full(3, 7.0)).weights is None
-    assert labelled_of(images, targets, np.ones(3), mean_one=False).weights is None
-    kept = labelled_of(images, targets, np.full(3, 7.0), mean_one=False)
+    assert labelled_of(images, targets, np.ones(3), scale_weights=False).weights is None
+    kept = labelled_of(images, targets, np.full(3, 7.0), scale_weights=False)
     assert_array_equal(kept.weights, [7, 7, 7])
 
 
