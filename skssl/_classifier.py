@@ -239,6 +239,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
             If `encoder` is not fitted.
         """
         self._fit(X, y, sample_weight)
+        return self
 
     @all_or_nothing
     def partial_fit(self, X, y, classes=None, sample_weight=None):
@@ -278,6 +279,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
             As in `fit`, if y holds labels that are not among the classes, and if
             `class_weight` is "balanced".
         """
+        check_backend()
         if not hasattr(self, "model_"):
             if classes is None:
                 raise ValueError(
@@ -285,8 +287,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
                     "will ever come."
                 )
             self._fit(X, y, sample_weight, classes, epoch=0)
-            return
-        check_backend()
+            return self
         self._check_same_classes(classes)
 
         from ._training.loop import run
@@ -307,6 +308,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         network.training_model = stage.model
         self._network, self.model_ = network, network.prediction_model
         self.finetune_history_ = joined_histories(self.finetune_history_, history)
+        return self
 
     def _fit(self, X, y, sample_weight, classes=None, epoch=None):
         """Pretrain and fine-tune; for `partial_fit` the first epoch alone."""

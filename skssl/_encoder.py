@@ -13,13 +13,12 @@ from ._base import (
     SelfSupervisedEstimator,
     all_or_nothing,
     check_history,
-    check_outputs,
 )
 from ._data.images import warn_of_channels_first
 from ._data.training_set import distinct_images
 from ._docs import fill_docstrings
 from ._runtime import check_backend
-from ._storage.archive import require
+from ._storage.archive import require, without_memory
 from .pretext import GivenViews, PretextTask, RotationPretext
 
 
@@ -182,6 +181,7 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
         images = self._fit_images(X, allow_views=True)
         stage = self._pretrain(distinct_images(images, np.arange(len(images))))
         stage.remove_checkpoint()
+        return self
 
     def _pretrain(self, data, initial_model=None):
         """Pretrain on a set of images, from fresh weights or those of a model.
@@ -312,7 +312,20 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
         # As in `fit`, which checks the images' shape; and bytes that take no memory.
         pretext.fit(np.broadcast_to(np.uint8(0), (1, *encoder.image_shape_)))
         require(type(pretext.n_views) is int, f"it has {pretext.n_views!r} views")
-        check_outputs(encoder.pretext_model_, {pretext.n_views})
         check_history(encoder.history_)
-        encoder.backbone_ = encoder.pretext_model_.get_layer("backbone")
+        model = encoder.pretext_model_
+        encoder.backbone_ = model.get_layer("backbone")
+
+        def head_shape():
+            import keras
+
+            features = keras.Input(encoder.backbone_.output_shape[1:])
+            return tuple(pretext.build_head(features, encoder.image_shape_).shape)
+
+        expected = without_memory(head_shape)
+        require(
+            model.output_shape == expected,
+            f"a network in it has outputs of shape {model.output_shape}, expected "
+            f"{expected}",
+        )
         return encoder

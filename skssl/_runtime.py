@@ -84,6 +84,10 @@ def clear_session():
     of them with 256 MiB in all. A later fit after this call compiles anew, and gives
     the same result.
 
+    See Also
+    --------
+    keras.utils.clear_session : Delete the global state of Keras.
+
     Examples
     --------
     >>> import skssl

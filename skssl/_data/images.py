@@ -304,7 +304,7 @@ def warn_of_volumes(views, n_rows=8):
         f"{n_views * channels}). If these are views of your own, nothing is wrong: "
         "warnings.filterwarnings('ignore', message='X is read as') silences this.",
         UserWarning,
-        stacklevel=4,
+        stacklevel=6,
     )
 
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from .._data.labels import is_missing
 from .._networks.packing import error_summary
+from .._runtime import seeded
 
 FORMAT_VERSION = 2
 HEADER = "estimator.json"
@@ -299,9 +300,7 @@ def network_from_state(state):
     text, values = state["config"], state["variables"]
     _check_configuration(text)
     try:
-        # The state of Keras is one per thread: this one's ends with it.
-        with ThreadPoolExecutor(1) as thread:
-            expected = thread.submit(_described_variables, text).result()
+        expected = without_memory(_described_variables, text)
         found = [(value.shape, value.dtype) for value in values]
         for pair in zip_longest(found, expected):
             require(len(set(pair)) == 1, "stored is {}, but it takes {}".format(*pair))
@@ -324,22 +323,31 @@ def _stored_dtype(dtype):
     return np.dtype(f"u{dtype.itemsize}") if dtype.kind == "V" else dtype
 
 
-def _described_variables(text):
-    """Return shape and dtype of each variable of a network, without making them."""
+def without_memory(function, *arguments):
+    """Call a function that builds a network, without memory for its weights."""
     import keras
     import tensorflow as tf
 
-    # Operations enter the graph and are not run; initializers are not called.
-    with tf.Graph().as_default(), keras.StatelessScope(initialize_variables=False):
-        variables = _built(text).variables
+    def call():
+        # Operations enter the graph and are not run; initializers are not called.
+        scope = keras.StatelessScope(initialize_variables=False)
+        with tf.Graph().as_default(), scope, seeded(0):
+            return function(*arguments)
+
+    # The state of Keras is one per thread: this one's ends with it.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(call).result()
+
+
+def _described_variables(text):
+    """Return shape and dtype of each variable of a network."""
+    variables = _built(text).variables
     return [(tuple(x.shape), _stored_dtype(np.dtype(x.dtype))) for x in variables]
 
 
 def _built(text):
     """Let Keras build a network from the text of its configuration."""
     import keras
-
-    from .._runtime import seeded
 
     config = json.loads(text)  # anew, for Keras changes what it is given
     with warnings.catch_warnings(), seeded(0):  # no initial weight is kept

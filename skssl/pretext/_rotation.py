@@ -123,6 +123,7 @@ class RotationPretext(TransformerMixin, ImageEstimator, ViewClassification):
             numbers.
         """
         self._turns_of(self._fit_images(X))
+        return self
 
     def transform(self, X):
         """Turn each image by every angle.
