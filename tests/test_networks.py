@@ -122,6 +122,25 @@ def test_model_gives_probabilities_whatever_the_head(model, n_classes):
     assert network.backbone.output_shape == (None, 144)
 
 
+@pytest.mark.parametrize("activation", [None, "softmax"])
+def test_a_linear_activation_at_the_end_changes_no_probability(activation):
+    def build(last):
+        inputs = keras.Input((4, 4, 1))
+        x = keras.layers.Dense(3, activation=activation)(keras.layers.Flatten()(inputs))
+        return keras.Model(inputs, last(x))
+
+    images = np.random.default_rng(0).random((5, 4, 4, 1), dtype=np.float32)
+    with_it, without = (
+        build_network(lambda last=last: build(last), (4, 4, 1), 0, np.arange(3))
+        for last in (keras.layers.Activation("linear"), lambda x: x)
+    )
+    probabilities = with_it.prediction_model(images)
+    assert_allclose(np.sum(probabilities, axis=1), 1, rtol=1e-5)
+    assert_allclose(probabilities, without.prediction_model(images), rtol=1e-5)
+    losses = [x.compile_kwargs["loss"].get_config() for x in (with_it, without)]
+    assert losses[0]["from_logits"] == losses[1]["from_logits"] == (not activation)
+
+
 def test_a_model_is_left_untouched_and_starts_from_its_weights():
     model = cnn()
     before = weights_of(model)
@@ -178,11 +197,12 @@ def test_frozen_layers_out_of_range(frozen_layers):
     [
         (cnn(units=4), "3 units.*has 4 units"),
         (cnn(units=3, activation="relu"), "activation 'relu'"),
+        (cnn(units=3, activation=keras.layers.LeakyReLU()), "activation <LeakyReLU"),
         (cnn(tail=[keras.layers.Reshape((3, 1))]), "must end in a class head"),
         (cnn(shape=(9, 9, 1)), r"inputs of shape \(9, 9, 1\), but .* \(8, 8, 1\)"),
         (
             keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Dense(3)]),
-            "one embedding an image",
+            "one embedding per image",
         ),
     ],
 )
