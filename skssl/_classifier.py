@@ -340,7 +340,9 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         self.finetune_history_ = joined_histories(before, history)
         self.model_ = network.prediction_model
         network.training_model = finetuning.model
-        self._network = None if epoch is None else network
+        vars(self).pop("_network", None)
+        if epoch is not None:
+            self._network = network
         for stage in filter(None, [pretraining, finetuning]):
             stage.remove_checkpoint()
 

@@ -142,7 +142,8 @@ class RotationPretext(TransformerMixin, ImageEstimator, ViewClassification):
         images = self._check_images(X)
         turns = self._turns_of(images)
         warn_of_channels_first(images)
-        return np.stack([np.rot90(images, n, axes=(1, 2)) for n in turns], axis=1)
+        views = [np.rot90(images, n, axes=(1, 2)) for n in turns]
+        return np.stack(views, axis=1, dtype=images.dtype)  # its byte order, too
 
     def make_task(self, X):
         """Return turned images and labels to train a classifier on; needs no `fit`.
