@@ -42,6 +42,7 @@ ALLOWED = {
     "keras": "DTypePolicy Sequential",
     "keras.src.models.functional": "Functional",
     "keras.src.applications.convnext": "LayerScale",
+    "keras.src.ops.core": "Cast",  # which some versions put between dtypes
     "keras.layers": """
         InputLayer Dense EinsumDense Embedding Identity Activation Softmax ReLU
         LeakyReLU PReLU ELU Attention AdditiveAttention MultiHeadAttention
