@@ -248,6 +248,15 @@ def test_an_epoch_reads_every_row_once_per_pass():
     assert sorted(pixels[:22]) == sorted(pixels[22:]) == list(rows)
     assert_array_equal(np.concatenate(targets), 2 * pixels)
     assert_array_equal(np.concatenate(weights), pixels / 4)
+    (block,) = batches.epoch_blocks(4, n_steps=32)  # what the first epoch reads
+    assert_array_equal(block[0].ravel(), pixels)
+    assert_array_equal(block[3], 2 * pixels)
+    pieces = list(batches.epoch_blocks(4, n_steps=3))
+    assert [len(bounds) - 1 for _, _, bounds, *_ in pieces] == [3, 3, 3, 1]
+    for images, seeds, bounds, *_ in pieces:
+        assert bounds[0] == 0
+        assert bounds[-1] == len(images)
+        assert len(seeds) == len(bounds) - 1
     # The order follows from the number of the epoch alone.
     (again,) = epochs(1, 1)
     for batch, other in zip(again, second, strict=True):

@@ -71,7 +71,7 @@ class Batches:
             return self.prepare(images, seeds[0], *labels)
 
         return (
-            self._from_generator(lambda: self._blocks(next(epochs), 1))
+            self._from_generator(lambda: self.epoch_blocks(next(epochs), 1))
             .apply(tf.data.experimental.assert_cardinality(self._n_steps))
             .map(prepared)
             .prefetch(1)
@@ -98,7 +98,7 @@ class Batches:
 
         def blocks():
             for epoch in range(n_done, n_epochs):
-                yield from self._blocks(self.first_epoch + epoch, n_steps)
+                yield from self.epoch_blocks(self.first_epoch + epoch, n_steps)
 
         n_blocks = math.ceil(self._n_steps / n_steps)
         return self._from_generator(blocks).prefetch(1), n_blocks
@@ -133,7 +133,7 @@ class Batches:
         labels = [] if targets is None else [targets]
         return labels if weights is None else [*labels, weights.astype(np.float32)]
 
-    def _blocks(self, epoch, n_steps):
+    def epoch_blocks(self, epoch, n_steps):
         """Yield blocks of `n_steps` batches of an epoch."""
         labels = self._labels()
         rng, n_rows = np.random.default_rng([self.seed, epoch]), len(self.data)
