@@ -555,3 +555,17 @@ def test_the_code_of_installed_packages_counts_by_its_version(monkeypatch):
     assert identity(pytest.approx) == before
     monkeypatch.setattr("_pytest.__version__", "0.1")
     assert identity(pytest.approx) != before
+
+
+def test_the_state_of_objects_of_keras_counts():
+    import keras
+
+    generator = keras.random.SeedGenerator(0)
+    before = identity(generator)
+    assert identity(keras.random.SeedGenerator(0)) == before
+    generator.next()
+    assert identity(generator) != before
+    metric = keras.metrics.Mean()
+    before = identity(metric)
+    metric.update_state([1.0])
+    assert identity(metric) != before
