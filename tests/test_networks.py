@@ -197,7 +197,11 @@ def test_frozen_layers_out_of_range(frozen_layers):
     [
         (cnn(units=4), "3 units.*has 4 units"),
         (cnn(units=3, activation="relu"), "activation 'relu'"),
-        (cnn(units=3, activation=keras.layers.LeakyReLU()), "activation <LeakyReLU"),
+        # A function, as the oldest versions of Keras copy no layer that is an activation.
+        (
+            lambda: cnn(units=3, activation=keras.layers.LeakyReLU()),
+            "activation <LeakyReLU",
+        ),
         (cnn(tail=[keras.layers.Reshape((3, 1))]), "must end in a class head"),
         (cnn(shape=(9, 9, 1)), r"inputs of shape \(9, 9, 1\), but .* \(8, 8, 1\)"),
         (
