@@ -27,7 +27,16 @@ from ._storage import archive
 from ._storage.archive import check_keys, require
 
 # Parameters that are code, or too large: a text that `fit` refuses stands in for them.
-REPLACED = ("estimator", "encoder", "pretext", "random_state")
+REPLACED = (
+    "estimator",
+    "encoder",
+    "pretext",
+    "random_state",
+    "optimizer",
+    "pretrain_optimizer",
+    "augmentation",
+    "self_training",
+)
 # Folders of this machine, from which joblib unpickles: never taken from a file.
 LOCAL = ("memory", "checkpoint_dir")
 # Attributes that are rebuilt from others.

@@ -29,6 +29,7 @@ from ._docs import fill_docstrings
 from ._encoder import SelfSupervisedEncoder, fitted_pretext
 from ._runtime import check_backend
 from ._storage.archive import require
+from .self_training import Learner, as_strategies
 
 
 def _pretrained(classifier):
@@ -77,6 +78,9 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
     pretrain_batch_size : int, default=64
         Number of inputs in one step of pretraining; with four rotations, 64 inputs are
         16 images.
+    {pretrain_optimizer}
+    {augmentation}
+    {self_training}
     frozen_layers : int or "all", default=0
         How many layers of the backbone keep their pretrained weights, counted from the
         input as in slicing (a negative number is the number of layers to train, counted
@@ -113,6 +117,13 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         The encoder as it was when pretraining ended; None if nothing was pretrained.
     pretrain_history_ : dict of list or None
         Loss and metrics of each epoch of pretraining.
+    self_training_history_ : dict of list or None
+        Loss of each epoch of all parts of self-training, and metrics, NaN where an
+        epoch has none; None if there was none.
+    transduction_ : ndarray of shape (n_samples,) or None
+        Label of each row of X in `fit`, given or predicted; None without self-training.
+    label_distributions_ : ndarray of shape (n_samples, n_classes), float32, or None
+        Its probabilities, which are 1 and 0 for a given label.
     finetune_history_ : dict of list
         Loss and metrics of each epoch of fine-tuning, NaN where an epoch has none:
         `partial_fit` after a fit with `validation_split` measures no ``val_loss``.
@@ -180,6 +191,9 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         standardize="auto",
         pretrain_epochs=5,
         pretrain_batch_size=64,
+        pretrain_optimizer=None,
+        augmentation="auto",
+        self_training="auto",
         frozen_layers=0,
         unlabeled_label=-1,
         class_weight=None,
@@ -196,6 +210,9 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         self.standardize = standardize
         self.pretrain_epochs = pretrain_epochs
         self.pretrain_batch_size = pretrain_batch_size
+        self.pretrain_optimizer = pretrain_optimizer
+        self.augmentation = augmentation
+        self.self_training = self_training
         self.frozen_layers = frozen_layers
         self.unlabeled_label = unlabeled_label
         self.class_weight = class_weight
@@ -327,11 +344,13 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         encoder_seed, network_seed, seed = self._seeds()
         network = self._build_network(network_seed, previous)
         finetuning = self._finetuning(network, labelled, seed, epoch)
+        strategies = [] if epoch is not None else self._strategies(data, labelled)
 
         # Pretrain on all images. Fine-tuning starts from the pretrained weights.
         pretraining = self._pretrain(data, encoder_seed, previous)
         if previous is None:
             self._set_initial_weights(network, data)
+        learner = self._learner(network, data, finetuning, seed)
 
         # Fine-tune on the labelled images.
         with self._note_on_failure():
@@ -343,8 +362,47 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         vars(self).pop("_network", None)
         if epoch is not None:
             self._network = network
-        for stage in filter(None, [pretraining, finetuning]):
+
+        # Learn on from the images without a label.
+        for strategy in strategies:
+            strategy.learn(learner)
+        before = previous and previous.self_training_history_
+        self.self_training_history_ = joined_histories(before, learner.history) or None
+        self._set_transduction(images, y, strategies)
+        for stage in filter(None, [pretraining, finetuning, *learner.stages]):
             stage.remove_checkpoint()
+
+    def _strategies(self, data, labelled):
+        """Return how to learn from the images without a label, if there are any."""
+        strategies = as_strategies(self.self_training)
+        return strategies if len(set(labelled.rows)) < len(data) else []
+
+    def _learner(self, network, data, finetuning, seed):
+        """Return what the strategies of self-training work with."""
+        if data.images.ndim == 5:
+            data = replace(data, images=data.images[:, 0])
+        batches = finetuning.batches
+        return Learner(
+            network,
+            data,
+            batches.data,
+            self.augmentation,
+            len(self.classes_),
+            finetuning.epochs * batches.n_steps,
+            seed,
+            finetuning.verbose,
+            self.checkpoint_dir,
+        )
+
+    def _set_transduction(self, images, y, strategies):
+        """Set the label of every training row, where self-training has run."""
+        self.label_distributions_ = self.transduction_ = None
+        if strategies:
+            _, rows, targets = encode_labels(y, self.unlabeled_label, self.classes_)
+            distributions = self._probabilities(images)
+            distributions[rows] = np.eye(len(self.classes_), dtype=np.float32)[targets]
+            self.label_distributions_ = distributions
+            self.transduction_ = self.classes_[distributions.argmax(axis=1)]
 
     def _training_sets(self, images, y, sample_weight, classes, scale_weights):
         """Return classes, the set of all images and that of the labelled ones.
@@ -447,6 +505,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
             self.pretrain_batch_size, "pretrain_batch_size", Integral, min_val=1
         )
         self._check_standardize()
+        as_strategies(self.self_training)
         frozen = self.frozen_layers
         if frozen != "all" and (
             isinstance(frozen, bool) or not isinstance(frozen, Integral)
@@ -476,11 +535,14 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
     def _finetuning(self, network, labelled, seed, epoch=None):
         """Return the stage of fine-tuning, with the validation data of the user."""
         from ._training.stages import finetuning
+        from .augmentation import check_augmentation
 
+        check_augmentation(self.augmentation, self.image_shape_)
         validation = network.fit_kwargs["validation_data"] if epoch is None else None
         return finetuning(
             network,
             labelled,
+            augmentation=self.augmentation,
             seed=seed,
             verbose=self.verbose,
             epoch=epoch,
@@ -612,6 +674,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
                 standardize=self.standardize,
                 epochs=self.pretrain_epochs,
                 batch_size=self.pretrain_batch_size,
+                optimizer=self.pretrain_optimizer,
                 memory=self.memory,
                 checkpoint_dir=self.checkpoint_dir,
                 random_state=seed,
@@ -637,9 +700,13 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         probabilities : ndarray of shape (n_samples, n_classes), float32
             Columns in the order of `classes_`.
         """
+        return self._probabilities(self._check_images(X))
+
+    def _probabilities(self, images):
         from ._training.prediction import predict
 
-        images = self._check_images(X)
+        if images.ndim == 5:
+            images = images[:, 0]
         probabilities = predict(self.model_, images)
         if probabilities.shape[1] == 1:  # one sigmoid unit: that of the second class
             probabilities = np.hstack([1 - probabilities, probabilities])
@@ -720,10 +787,18 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         return {
             "pretraining": self.pretrain_history_,
             "fine-tuning": self.finetune_history_,
+            "self-training": self.self_training_history_,
         }
 
     _saved_network = "model_"
-    _saved_attributes = "n_features_in_", "classes_", "finetune_history_"
+    _saved_attributes = (
+        "n_features_in_",
+        "classes_",
+        "finetune_history_",
+        "self_training_history_",
+        "transduction_",
+        "label_distributions_",
+    )
 
     def _saved_state(self):
         encoder = self.encoder_
@@ -747,6 +822,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
             classifier.model_, {n_classes, 1 if n_classes == 2 else n_classes}
         )
         check_history(classifier.finetune_history_)
+        classifier._check_saved_self_training()
         if encoder is not None:
             encoder = SelfSupervisedEncoder._from_saved_state(encoder)
             require(
@@ -756,3 +832,20 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         classifier.encoder_ = encoder
         classifier.pretrain_history_ = None if encoder is None else encoder.history_
         return classifier
+
+    def _check_saved_self_training(self):
+        """Refuse what self-training has not left, from a file."""
+        if self.self_training_history_ is not None:
+            check_history(self.self_training_history_)
+        labels, distributions = self.transduction_, self.label_distributions_
+        if labels is None and distributions is None:
+            return
+        require(
+            isinstance(labels, np.ndarray)
+            and labels.ndim == 1
+            and np.isin(labels, self.classes_).all()
+            and isinstance(distributions, np.ndarray)
+            and distributions.dtype == np.float32
+            and distributions.shape == (len(labels), len(self.classes_)),
+            "its transduction_ and label_distributions_ are none of its classes",
+        )

@@ -80,10 +80,10 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
     ----------
     estimator : scikeras.wrappers.KerasClassifier, callable, keras.Model or None, \
             default=None
-        Supplies the network and the optimizer: a wrapped Keras network, a function
+        Supplies the network: a wrapped Keras network, a function
         that builds one as scikeras takes it, or a Functional or Sequential model. The
         network's last Dense layer is the class head; all layers before it are the
-        backbone. None is :func:`~skssl.build_cnn` with the Adam optimizer.
+        backbone. None is :func:`~skssl.build_cnn`.
     {pretext}
     {image_shape}
     {standardize}
@@ -91,6 +91,9 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
         Number of passes over the images.
     batch_size : int, default=64
         Number of inputs in one step; with four rotations, 64 inputs are 16 images.
+    optimizer : str or keras.optimizers.Optimizer, default=None
+        Optimizer; None is Adam with a learning rate that falls from 0.001 to 0 along a
+        cosine. That of a KerasClassifier is for fine-tuning.
     {memory}
     {checkpoint_dir}
     {random_state}
@@ -136,6 +139,7 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
         standardize="auto",
         epochs=5,
         batch_size=64,
+        optimizer=None,
         memory=None,
         checkpoint_dir=None,
         random_state=None,
@@ -147,6 +151,7 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
         self.standardize = standardize
         self.epochs = epochs
         self.batch_size = batch_size
+        self.optimizer = optimizer
         self.memory = memory
         self.checkpoint_dir = checkpoint_dir
         self.random_state = random_state
@@ -212,6 +217,7 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
             network,
             self.pretext_,
             data,
+            optimizer=self.optimizer,
             epochs=self.epochs,
             batch_size=self.batch_size,
             seed=order_seed,

@@ -59,6 +59,26 @@ class TrainingSet:
         rows = self.rows[positions]
         return replace(self, rows=rows, targets=targets, weights=weights)
 
+    def joined(self, others):
+        """Return the set of these rows and then those of another set."""
+        weights = None
+        if self.weights is not None or others.weights is not None:
+            weights = np.concatenate(
+                [
+                    np.ones(len(x)) if x.weights is None else x.weights
+                    for x in (self, others)
+                ]
+            )
+        content = self.digest, others.digest, others.rows, others.targets
+        return replace(
+            self,
+            rows=np.concatenate([self.rows, others.rows]),
+            targets=np.concatenate([self.targets, others.targets]),
+            weights=weights,
+            digest=hashlib.blake2b(repr(content).encode()).hexdigest(),
+            index=None,
+        )
+
     def labelled(self, given, targets, weights=None, *, scale_weights=True):
         """Return the set of the labelled rows; equal rows of a class become one.
 

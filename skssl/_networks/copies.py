@@ -100,22 +100,23 @@ def set_layer_weights(layer, weights):
         layer.finalize_state()
 
 
-def fresh_optimizer(optimizer, cls=None):
+def fresh_optimizer(optimizer, cls=None, **settings):
     """Return an optimizer equal to a given one, which has not trained anything.
 
     The given one stays as it is. A schedule as its learning rate is taken over. The
-    fresh one is of another class if `cls` says so.
+    fresh one is of another class if `cls` says so, and differs in some settings if
+    these are given.
     """
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        inner = fresh_optimizer(optimizer.inner_optimizer)
+        inner = fresh_optimizer(optimizer.inner_optimizer, **settings)
         return type(optimizer)(**{**optimizer.get_config(), "inner_optimizer": inner})
     rate = optimizer._learning_rate
     if isinstance(rate, keras.Variable):
-        return _rebuilt(optimizer, cls)
+        return _rebuilt(optimizer, cls, **settings)
     # The schedule need not have a configuration: ask an optimizer without it for its.
     without_rate = object.__new__(type(optimizer))
     vars(without_rate).update(vars(optimizer), _learning_rate=None)
-    return _rebuilt(without_rate, cls, learning_rate=rate)
+    return _rebuilt(without_rate, cls, **{"learning_rate": rate, **settings})
 
 
 def fresh_metric(metric):

@@ -39,6 +39,7 @@ class Network:
     training_model: keras.Model  # images to what the class head gives
     prediction_model: keras.Model  # images to class probabilities
     compile_kwargs: dict  # optimizer (a fresh one), loss, metrics, …
+    from_logits: bool  # whether the training model gives logits
     one_hot: bool  # whether the loss takes one-hot targets
     fit_kwargs: dict  # epochs, batch_size, validation_split, callbacks, …
 
@@ -116,6 +117,7 @@ def build_network(estimator, image_shape, seed, classes=None, standardize="auto"
         training_model=training_model,
         prediction_model=prediction_model,
         compile_kwargs=compile_kwargs,
+        from_logits=from_logits,
         one_hot=head.units > 1 and takes_one_hot(compile_kwargs["loss"]),
         fit_kwargs=fit_settings(wrapper),
     )

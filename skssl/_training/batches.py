@@ -72,7 +72,7 @@ class Batches:
 
         return (
             self._from_generator(lambda: self.epoch_blocks(next(epochs), 1))
-            .apply(tf.data.experimental.assert_cardinality(self._n_steps))
+            .apply(tf.data.experimental.assert_cardinality(self.n_steps))
             .map(prepared)
             .prefetch(1)
         )
@@ -93,14 +93,14 @@ class Batches:
         n_blocks : int
             Number of blocks of an epoch.
         """
-        batch_bytes = self._image.nbytes * math.ceil(len(self.data) / self._n_batches)
+        batch_bytes = self._image.nbytes * self._largest_batch
         n_steps = max(1, min(MAX_BLOCK_STEPS, MAX_BLOCK_BYTES // batch_bytes))
 
         def blocks():
             for epoch in range(n_done, n_epochs):
                 yield from self.epoch_blocks(self.first_epoch + epoch, n_steps)
 
-        n_blocks = math.ceil(self._n_steps / n_steps)
+        n_blocks = math.ceil(self.n_steps / n_steps)
         return self._from_generator(blocks).prefetch(1), n_blocks
 
     def _from_generator(self, blocks):
@@ -125,8 +125,13 @@ class Batches:
         return math.ceil(len(self.data) / self.batch_size)
 
     @property
-    def _n_steps(self):
+    def n_steps(self):
+        """Number of batches of an epoch."""
         return self.passes * self._n_batches
+
+    @property
+    def _largest_batch(self):
+        return math.ceil(len(self.data) / self._n_batches)
 
     def _labels(self):
         targets, weights = self.data.targets, self.data.weights
@@ -136,11 +141,8 @@ class Batches:
     def epoch_blocks(self, epoch, n_steps):
         """Yield blocks of `n_steps` batches of an epoch."""
         labels = self._labels()
-        rng, n_rows = np.random.default_rng([self.seed, epoch]), len(self.data)
-        batches = []
-        for _ in range(self.passes):
-            order = rng.permutation(n_rows) if self.shuffle else np.arange(n_rows)
-            batches += np.array_split(order, self._n_batches)
+        rng = np.random.default_rng([self.seed, epoch])
+        batches = self._epoch_batches(rng)
         seeds = rng.integers(2**31 - 1, size=(len(batches), 2), dtype=np.int32)
         for start in range(0, len(batches), n_steps):
             block = batches[start : start + n_steps]
@@ -151,3 +153,55 @@ class Batches:
                 np.cumsum([0, *map(len, block)], dtype=np.int32),
                 *(label[order] for label in labels),
             )
+
+    def _epoch_batches(self, rng):
+        """Return the rows of each batch of an epoch."""
+        n_rows, batches = len(self.data), []
+        for _ in range(self.passes):
+            order = rng.permutation(n_rows) if self.shuffle else np.arange(n_rows)
+            batches += np.array_split(order, self._n_batches)
+        return batches
+
+
+@dataclass
+class MixedBatches(Batches):
+    """Batches that begin with a fixed number of labelled rows.
+
+    Then come `batch_size` of the other rows. Each kind comes in random order, and all
+    of it before a row comes again within an epoch.
+
+    Attributes
+    ----------
+    n_labelled : int
+        How many of the rows, the first ones, are labelled.
+    labelled_batch_size : int
+        Number of labelled rows at the beginning of each batch.
+    epoch_steps : int
+        Number of batches of an epoch.
+    """
+
+    n_labelled: int = 0
+    labelled_batch_size: int = 0
+    epoch_steps: int = 0
+
+    @property
+    def n_steps(self):
+        """Number of batches of an epoch."""
+        return self.epoch_steps
+
+    @property
+    def _largest_batch(self):
+        return self.labelled_batch_size + self.batch_size
+
+    def _epoch_batches(self, rng):
+        labelled, others = np.split(np.arange(len(self.data)), [self.n_labelled])
+        labelled = _drawn(rng, labelled, self.n_steps, self.labelled_batch_size)
+        others = _drawn(rng, others, self.n_steps, self.batch_size)
+        return list(np.hstack([labelled, others]))
+
+
+def _drawn(rng, rows, n_steps, size):
+    """Return rows of shape (n_steps, size); none comes again before all have come."""
+    n_passes = math.ceil(n_steps * size / len(rows))
+    order = np.concatenate([rng.permutation(rows) for _ in range(n_passes)])
+    return order[: n_steps * size].reshape(n_steps, size)

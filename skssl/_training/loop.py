@@ -133,7 +133,10 @@ def _key(stage):
 
     def parts():
         yield [batches.data.digest, len(batches.data), batches.prepare]
-        yield [batches.batch_size, batches.seed, batches.shuffle, batches.passes]
+        settings = dict(vars(batches))
+        for name in ("data", "prepare", "first_epoch"):
+            del settings[name]
+        yield sorted(settings.items())
         yield [stage.epochs, stage.validation_freq, stage.validation_steps]
         if validation is not None:
             data = validation.data

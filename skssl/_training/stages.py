@@ -6,18 +6,20 @@ one more function here that returns a Stage.
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
 import tensorflow as tf
 from sklearn.model_selection import train_test_split
 
+from .._networks.copies import fresh_optimizer
 from .._networks.surgery import split_frozen
 from .._networks.trial import check_monitors, try_settings
 from .._runtime import seeded_process
 from .._storage.checkpoint import Checkpoint
-from .batches import Batches
+from ..augmentation import augmented
+from .batches import Batches, MixedBatches
 
 # With 100 labels in batches of 64, five epochs are ten steps, too few to learn from. So
 # the number of epochs follows from a number of steps, unless the wrapper gives it. An
@@ -25,6 +27,11 @@ from .batches import Batches
 MIN_STEPS = 1000
 MIN_EPOCHS = 5
 MIN_EPOCH_STEPS = 50
+# In self-training an epoch is so many steps. The learning rate falls to the given share
+# of what it was. Weights are averaged over so many steps, or a tenth of all.
+SELF_TRAINING_EPOCH = 100
+LAST_RATE = 0.02
+AVERAGED_STEPS = 1000
 
 
 @dataclass
@@ -80,17 +87,21 @@ class Stage:
             self.checkpoint.remove()
 
 
-def pretraining(network, task, data, *, epochs, batch_size, seed, verbose):
+def pretraining(
+    network, task, data, *, optimizer=None, epochs, batch_size, seed, verbose
+):
     """Return the stage that trains the backbone on a pretext task.
 
     Parameters
     ----------
     network : Network
-        Supplies the backbone, and the optimizer.
+        Supplies the backbone, and how a step is run.
     task : PretextTask
         The fitted task, whose head is put on the backbone.
     data : TrainingSet
         The images.
+    optimizer : str, keras.optimizers.Optimizer or None
+        Optimizer; None is Adam with a learning rate that falls along a cosine.
     epochs, batch_size, seed, verbose : int
         As in Keras; the batch size counts inputs of the network.
 
@@ -104,22 +115,37 @@ def pretraining(network, task, data, *, epochs, batch_size, seed, verbose):
         inputs = keras.Input(image_shape, name="images")
         outputs = task.build_head(network.backbone(inputs), image_shape)
         model = keras.Model(inputs, outputs, name="pretext_model")
+    batches = Batches(data, task.make_batch, max(1, batch_size // task.n_views), seed)
+    if optimizer is None:
+        schedule = keras.optimizers.schedules.CosineDecay(
+            1e-3, epochs * batches.n_steps
+        )
+        optimizer = keras.optimizers.Adam(schedule)
+    optimizer = fresh_optimizer(keras.optimizers.get(optimizer))
     loss, metrics = task.loss_and_metrics()
-    own = {"loss": loss, "metrics": metrics}
+    own = {"optimizer": optimizer, "loss": loss, "metrics": metrics}
     none = {"loss_weights": None, "weighted_metrics": None}
     return Stage(
         "pretraining",
         f": {type(task).__name__} on {len(data)} images",
         model,
         {**network.compile_kwargs, **own, **none},
-        Batches(data, task.make_batch, max(1, batch_size // task.n_views), seed),
+        batches,
         epochs,
         verbose=verbose,
     )
 
 
 def finetuning(
-    network, data, *, seed, verbose, epoch=None, validation=None, classes=None
+    network,
+    data,
+    *,
+    augmentation=None,
+    seed,
+    verbose,
+    epoch=None,
+    validation=None,
+    classes=None,
 ):
     """Return the stage that trains the whole network on labelled images.
 
@@ -131,6 +157,8 @@ def finetuning(
         Supplies network, optimizer, loss and the settings of training.
     data : TrainingSet
         The labelled images.
+    augmentation : "auto", None, keras.layers.Layer, list of these, or callable
+        How each batch is changed at random.
     seed, verbose : int
         Seed of the order of the rows and of the validation split; Keras verbosity.
     epoch : int, default=None
@@ -160,10 +188,11 @@ def finetuning(
     batch_size = _n_rows(settings["batch_size"] or 32, data)  # 32 as in Keras
     if epochs is None:
         epochs, passes = finetune_schedule(n_rows, batch_size)
-    prepare, shuffle = _prepare(network), bool(settings["shuffle"])
+    shuffle = bool(settings["shuffle"])
     if validation is not None:
         size = _n_rows(settings["validation_batch_size"] or batch_size, validation)
-        validation = Batches(validation, prepare, size, seed, shuffle=False)
+        validation = Batches(validation, _prepare(network), size, seed, shuffle=False)
+    prepare = _prepare(network, augmentation)
     return Stage(
         "fine-tuning",
         f" on {n_rows} labelled images",
@@ -176,9 +205,111 @@ def finetuning(
         settings["validation_freq"],
         settings["validation_steps"],
         settings["verbose"],
-        split_frozen(network) if epoch is None else None,
+        split_frozen(network) if epoch is None and augmentation is None else None,
         keeps_optimizer=epoch is not None,
     )
+
+
+def self_training(
+    network,
+    labelled,
+    others,
+    prepare,
+    *,
+    n_steps,
+    batch_size,
+    labelled_batch_size,
+    seed,
+    verbose,
+):
+    """Return a stage of training on labelled images and on others.
+
+    The optimizer has the settings of
+    fine-tuning, but its learning rate falls along a cosine. The weights of the result
+    are their moving average.
+
+    Parameters
+    ----------
+    network : Network
+        The fine-tuned network. It supplies optimizer, loss and metrics.
+    labelled, others : TrainingSet
+        The labelled images, and the others, with targets, too.
+    prepare : callable
+        Turns a batch into what the loss takes, labelled images first.
+    n_steps, batch_size, labelled_batch_size : int
+        Number of steps, and of other and of labelled images in each.
+    seed, verbose : int
+        Seed of the order and of all changes; Keras verbosity.
+
+    Returns
+    -------
+    stage : Stage
+        Its model goes from images to the outputs of the class head.
+    """
+    epoch_steps = min(n_steps, SELF_TRAINING_EPOCH)
+    n_epochs = math.ceil(n_steps / epoch_steps)
+    batches = MixedBatches(
+        labelled.joined(others),
+        prepare,
+        batch_size,
+        seed,
+        n_labelled=len(labelled),
+        labelled_batch_size=labelled_batch_size,
+        epoch_steps=epoch_steps,
+    )
+    optimizer = _averaging(network.compile_kwargs["optimizer"], n_epochs * epoch_steps)
+    return Stage(
+        "self-training",
+        f" on {len(labelled)} labelled images and {len(others)} others",
+        network.training_model,
+        {**network.compile_kwargs, "optimizer": optimizer},
+        batches,
+        n_epochs,
+        verbose=verbose,
+    )
+
+
+def relabelled(network, labelled, others, targets, *, augmentation, **settings):
+    """Return a stage of self-training on images that have got a label.
+
+    Parameters
+    ----------
+    network : Network
+        The network.
+    labelled, others : TrainingSet
+        The labelled images, and those that have got a label.
+    targets : ndarray of shape (n_others,), int64
+        Class indices of the others.
+    augmentation : "auto", None, keras.layers.Layer, list of these, or callable
+        How each batch is changed at random.
+    **settings : dict
+        Number of steps, seed and verbosity, as for :func:`self_training`.
+
+    Returns
+    -------
+    stage : Stage
+        Its model goes from images to the outputs of the class head.
+    """
+    return self_training(
+        network,
+        labelled,
+        replace(others, targets=targets),
+        _prepare(network, augmentation),
+        batch_size=32,
+        labelled_batch_size=32,
+        **settings,
+    )
+
+
+def _averaging(optimizer, n_steps):
+    """Return a fresh optimizer with a falling rate, which averages the weights."""
+    momentum = 1 - 1 / min(AVERAGED_STEPS, max(2, n_steps / 10))
+    settings = {"use_ema": True, "ema_momentum": momentum}
+    rate = optimizer.get_config().get("learning_rate")
+    if isinstance(rate, float):  # no schedule
+        schedule = keras.optimizers.schedules.CosineDecay
+        settings["learning_rate"] = schedule(rate, n_steps, alpha=LAST_RATE)
+    return fresh_optimizer(optimizer, **settings)
 
 
 def finetune_schedule(n_rows, batch_size):
@@ -189,14 +320,16 @@ def finetune_schedule(n_rows, batch_size):
     return max(MIN_EPOCHS, epochs), passes
 
 
-def _prepare(network):
+def _prepare(network, augmentation=None):
     """Return what turns a batch of labelled images into what the loss takes."""
-    n_units = network.training_model.output_shape[-1]
-    return functools.partial(labelled_batch, n_units if network.one_hot else None)
+    n_units = network.training_model.output_shape[-1] if network.one_hot else None
+    return functools.partial(labelled_batch, n_units, augmentation)
 
 
-def labelled_batch(n_units, images, seed, targets, *weights):
+def labelled_batch(n_units, augmentation, images, seed, targets, *weights):
     """Return a batch of labelled images, with one-hot targets where units are given."""
+    if augmentation is not None:
+        images = augmented(images, seed, augmentation)
     if n_units is not None:
         targets = tf.one_hot(targets, n_units, dtype=keras.config.floatx())
     return images, targets, *weights

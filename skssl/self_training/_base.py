@@ -1,0 +1,158 @@
+"""What a self-training strategy must provide, and what it works with."""
+
+from abc import abstractmethod
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from sklearn.base import BaseEstimator
+
+from .._base import joined_histories
+
+
+class SelfTraining(BaseEstimator):
+    """Base class of strategies that learn from images without a label.
+
+    A strategy defines one method, `learn`. Like any scikit-learn estimator it keeps its
+    constructor's arguments unchanged and checks them in `check`.
+
+    See Also
+    --------
+    FixMatch : Learns from its own sure predictions.
+    LabelSpread : Spreads labels over the neighbours of embeddings.
+    """
+
+    def check(self):
+        """Refuse parameters that cannot be used, before anything is trained."""
+        return self
+
+    @abstractmethod
+    def learn(self, learner):
+        """Train the network of a learner on.
+
+        Parameters
+        ----------
+        learner : Learner
+            A fine-tuned network, the images and the few labels.
+        """
+
+
+@dataclass
+class Learner:
+    """A fine-tuned network, and all that it can learn on from.
+
+    Attributes
+    ----------
+    network : Network
+        The network, trained in place.
+    data : TrainingSet
+        All distinct images.
+    labelled : TrainingSet
+        The labelled ones among them, with targets and weights.
+    augmentation : "auto", None, keras.layers.Layer, list of these, or callable
+        How images are changed at random.
+    n_classes : int
+        Number of classes.
+    n_steps : int
+        Number of steps of fine-tuning.
+    seed, verbose : int
+        Seed of all that is drawn; Keras verbosity.
+    checkpoint_dir : str or path-like, default=None
+        Folder for the state of the training.
+    initial_weights : list of ndarray
+        Weights with which fine-tuning starts.
+    stages : list of Stage
+        The stages that have run.
+    history : dict of list
+        Loss and metrics of each of their epochs.
+    """
+
+    network: object
+    data: object
+    labelled: object
+    augmentation: object
+    n_classes: int
+    n_steps: int
+    seed: int
+    verbose: int = 0
+    checkpoint_dir: object = None
+    stages: list = field(default_factory=list)
+    history: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        from .._networks.copies import fresh_optimizer
+
+        self.initial_weights = self.network.training_model.get_weights()
+        settings = self.network.compile_kwargs
+        # Fine-tuning may change its optimizer.
+        self.compile_kwargs = {
+            **settings,
+            "optimizer": fresh_optimizer(settings["optimizer"]),
+        }
+
+    @property
+    def positions(self):
+        """Position of each labelled row in the data."""
+        order = np.argsort(self.data.rows)
+        found = np.searchsorted(self.data.rows, self.labelled.rows, sorter=order)
+        return order[found]
+
+    @property
+    def targets(self):
+        """Class index of each distinct image, -1 without a label.
+
+        Of several labels of one image it is one of the largest weight.
+        """
+        targets, weights = np.full(len(self.data), -1), self.labelled.weights
+        order = np.arange(len(self.labelled))
+        if weights is not None:
+            order = np.argsort(weights, kind="stable")
+        targets[self.positions[order]] = self.labelled.targets[order]
+        return targets
+
+    def predict_proba(self):
+        """Return the class probabilities of all images, (n_images, n_classes)."""
+        outputs = self._predict(self.network.prediction_model)
+        return np.hstack([1 - outputs, outputs]) if outputs.shape[1] == 1 else outputs
+
+    def embed(self):
+        """Return the embeddings of all images, (n_images, n_embedding)."""
+        return self._predict(self.network.backbone)
+
+    def _predict(self, model):
+        from .._training.prediction import predict
+
+        return predict(model, self.data.images, rows=self.data.rows)
+
+    def restart(self):
+        """Put the network back to where fine-tuning started."""
+        self.network.training_model.set_weights(self.initial_weights)
+
+    def run(self, stage):
+        """Run a stage, and keep its history."""
+        from .._training.loop import run
+
+        stage = replace(stage, name=f"self-training, part {len(self.stages) + 1}")
+        history = run(stage, checkpoint_dir=self.checkpoint_dir)
+        self.history = joined_histories(self.history, history)
+        self.stages.append(stage)
+
+
+def as_strategies(self_training):
+    """Return the parameter `self_training` as a list of strategies, checked."""
+    if self_training is None:
+        return []
+    if isinstance(self_training, str) and self_training == "auto":
+        from ._fixmatch import FixMatch
+        from ._spreading import LabelSpread
+
+        return [LabelSpread(), FixMatch()]
+    strategies = (
+        self_training if isinstance(self_training, list | tuple) else [self_training]
+    )
+    for strategy in strategies:
+        if not isinstance(strategy, SelfTraining):
+            raise TypeError(
+                "self_training must be 'auto', None, a strategy of skssl.self_training "
+                f"or a list of them, got {strategy!r}."
+            )
+    return [strategy.check() for strategy in strategies]

@@ -1,0 +1,102 @@
+"""FixMatch: learning from one's own sure predictions."""
+
+from dataclasses import replace
+from numbers import Integral, Real
+
+from sklearn.utils import check_scalar
+
+from .._docs import fill_docstrings
+from ._base import SelfTraining
+
+
+@fill_docstrings
+class FixMatch(SelfTraining):
+    """Self-training in which sure predictions for images teach changed ones.
+
+    Each step takes labelled images, and twice as many images without their labels. These
+    are changed in two ways: weakly, by the `augmentation` of the classifier, and
+    strongly, by larger changes and with a square erased. Where the network is sure of
+    the weak view, its prediction is the target of the strong one [1]_. The optimizer is
+    that of the network, with a learning rate that falls along a cosine. The weights of
+    the result are their moving average.
+
+    Parameters
+    ----------
+    n_steps : int, default=None
+        Number of training steps; None is three times as many as fine-tuning has.
+    batch_size : int, default=64
+        Number of images without a label in a step.
+    threshold : float, default=0.95
+        From which probability on a prediction is sure.
+    strength : float, default=2.0
+        How much larger the strong changes are than those of ``augmentation="auto"``.
+
+    See Also
+    --------
+    LabelSpread : Spreads labels over the neighbours of embeddings.
+
+    References
+    ----------
+    .. [1] Kihyuk Sohn et al., "FixMatch: Simplifying Semi-Supervised Learning with
+       Consistency and Confidence", NeurIPS 2020, arXiv:2001.07685.
+
+    Examples
+    --------
+    >>> from skssl.self_training import FixMatch
+    >>> FixMatch(n_steps=500)
+    FixMatch(n_steps=500)
+    """
+
+    def __init__(self, *, n_steps=None, batch_size=64, threshold=0.95, strength=2.0):
+        self.n_steps = n_steps
+        self.batch_size = batch_size
+        self.threshold = threshold
+        self.strength = strength
+
+    def check(self):
+        """Refuse parameters that cannot be used.
+
+        Returns
+        -------
+        self : object
+            The strategy.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of its range.
+        TypeError
+            If a parameter is no number.
+        """
+        if self.n_steps is not None:
+            check_scalar(self.n_steps, "n_steps", Integral, min_val=1)
+        check_scalar(self.batch_size, "batch_size", Integral, min_val=1)
+        check_scalar(self.threshold, "threshold", Real, min_val=0, max_val=1)
+        check_scalar(self.strength, "strength", Real, min_val=0)
+        return self
+
+    def learn(self, learner):
+        """Train the network of a learner on.
+
+        Parameters
+        ----------
+        learner : Learner
+            A fine-tuned network, the images and the few labels.
+        """
+        from .._training.consistency import consistency
+
+        learner.run(
+            consistency(
+                replace(learner.network, compile_kwargs=learner.compile_kwargs),
+                learner.labelled,
+                learner.data,
+                augmentation=learner.augmentation,
+                threshold=self.threshold,
+                strength=self.strength,
+                n_steps=self.n_steps or 3 * learner.n_steps,
+                batch_size=self.batch_size,
+                labelled_batch_size=max(1, self.batch_size // 2),
+                seed=learner.seed,
+                verbose=learner.verbose,
+            )
+        )
