@@ -2,6 +2,7 @@
 
 from ._classifier import SelfSupervisedClassifier
 from ._encoder import SelfSupervisedEncoder
+from ._labeling import suggest_to_label
 from ._load import load
 from ._model_selection import SemiSupervisedKFold
 from ._networks.cnn import build_cnn
@@ -26,5 +27,6 @@ __all__ = [
     "build_cnn",
     "clear_session",
     "load",
+    "suggest_to_label",
 ]
 __version__ = "0.1.0"

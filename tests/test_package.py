@@ -14,6 +14,7 @@ LAYERS = [
     "_data/images",
     "_data/labels",
     "_data/training_set",
+    "_labeling",
     "_model_selection",
     "_networks/__init__",
     "_networks/cnn",
