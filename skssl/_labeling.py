@@ -3,7 +3,6 @@
 from numbers import Integral
 
 import numpy as np
-from sklearn.cluster import KMeans
 from sklearn.metrics import pairwise_distances, pairwise_distances_argmin_min
 from sklearn.utils import check_array, check_consistent_length, check_scalar
 
@@ -85,6 +84,8 @@ def suggest_to_label(X, n_samples, *, y=None, unlabeled_label=-1, random_state=N
     >>> np.intersect1d(rows, more).size
     0
     """
+    from sklearn.cluster import KMeans  # slow to import
+
     X, labelled, candidates = _checked(X, n_samples, y, unlabeled_label)
 
     # Sorted distinct rows make the clusters independent of the order of the rows.

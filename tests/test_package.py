@@ -48,6 +48,7 @@ LAYERS = [
     "display/_placement",
     "display/_image_grid",
     "display/_embedding",
+    "display/_label_efficiency",
     "display/_prediction",
     "display/_pretext",
     "display/_training_curve",
