@@ -19,6 +19,10 @@ X : array-like of shape (n_samples, height, width[, channels]) or \
                 (n_samples, n_features)
     Images of the shape seen in `fit`; of ready views the first is the image.
 
+{X_to_split}
+X : array-like of shape (n_samples, ...)
+    Samples, as the estimators take them.
+
 {X_to_view}
 X : array-like of shape (n_samples, height, width[, channels]) or \
                 (n_samples, n_features)
@@ -54,6 +58,11 @@ checkpoint_dir : str or path-like, default=None
     as without the interruption; needs an int as `random_state` for that. A finished
     fit removes its files. Both folders hold pickles: let nobody else write there.
 
+{cv_of_labelled}
+cv : int, cross-validation generator or iterable, default=None
+    How to split the labelled rows; indices count these alone. Unlabelled rows are in
+    every training fold. None makes 5 stratified folds, an int as many.
+
 {drawn_display}
 display : object
     The display, drawn.
@@ -68,6 +77,10 @@ transformer : transformer, default=None
     ``TSNE(random_state=0)``. It is cloned and fitted to the embeddings, without
     y; one in :class:`~sklearn.frozen.FrozenEstimator` stays as it is. None is
     ``PCA(n_components=2, random_state=0)``.
+
+{estimators_to_compare}
+estimators : classifier, dict of {str: classifier} or list of (str, classifier)
+    What to compare. None of them is changed.
 
 {features}
 features : KerasTensor of shape (None, n_embedding)
@@ -104,6 +117,15 @@ memory : str, path-like or joblib.Memory, default=None
     parameters and seed are never pretrained twice, as in a grid search over
     fine-tuning. Needs an int as `random_state` to find anything again.
 
+{n_jobs}
+n_jobs : int, default=None
+    How many processes to use; -1 means one for each core. Each takes one
+    estimator and one split at a time.
+
+{n_labels}
+n_labels : array-like of int, default=(10, 20, 50, 100)
+    Numbers of labels in a training fold.
+
 {n_samples_to_draw}
 n_samples : int, default=5
     How many images to draw.
@@ -137,6 +159,10 @@ labels : ndarray of shape (n_samples, n_views), int64
 random_state : int, RandomState instance or None, default=None
     Seeds the random choice of what to draw.
 
+{random_labels}
+random_state : int, RandomState instance or None, default=None
+    Seeds the choice of the rows that keep their label.
+
 {random_state}
 random_state : int, RandomState instance or None, default=None
     Seeds initial weights and the order of the images. With an int, repeated fits on
@@ -146,6 +172,10 @@ random_state : int, RandomState instance or None, default=None
 {rotation_paper}
 .. [1] Spyros Gidaris, Praveer Singh, Nikos Komodakis, "Unsupervised Representation
    Learning by Predicting Image Rotations", ICLR 2018, arXiv:1803.07728.
+
+{scoring}
+scoring : str or callable, default=None
+    The score, as for `cross_validate`; None is that of the estimator's `score`.
 
 {self_training}
 self_training : "auto", None, SelfTraining or list of SelfTraining, default="auto"
@@ -182,6 +212,10 @@ y : None
 {y_of_points}
 y : array-like of shape (n_samples,), default=None
     Class labels; None draws all points alike.
+
+{y_to_hide}
+y : array-like of shape (n_samples,)
+    True labels. Rows marked by `unlabeled_label` are only trained on.
 """
 
 import re

@@ -9,18 +9,28 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.manifold import TSNE
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from skssl import (
     EmbeddingDisplay,
+    LabelEfficiencyDisplay,
     PredictionDisplay,
     PretextDisplay,
     SelfSupervisedClassifier,
     TrainingCurveDisplay,
+    label_efficiency_curve,
 )
 
-DISPLAYS = [EmbeddingDisplay, PredictionDisplay, PretextDisplay, TrainingCurveDisplay]
+DISPLAYS = [
+    EmbeddingDisplay,
+    LabelEfficiencyDisplay,
+    PredictionDisplay,
+    PretextDisplay,
+    TrainingCurveDisplay,
+]
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +51,10 @@ def embeddings():
 def drawn(display_class, fitted, digits, **params):
     """Return the display of a fitted estimator."""
     X, y = digits
+    if display_class is LabelEfficiencyDisplay:
+        return display_class.from_estimators(
+            GaussianNB(), X.reshape(len(X), -1), y, random_state=0, **params
+        )
     data = {TrainingCurveDisplay: (), PretextDisplay: (X,)}.get(display_class, (X, y))
     return display_class.from_estimator(fitted, *data, **params)
 
@@ -152,7 +166,7 @@ def test_axes_outside_a_grid_are_drawn_in(display_class, fitted, digits):
 @pytest.mark.parametrize("display_class", DISPLAYS)
 def test_a_new_figure_has_the_title(display_class, fitted, digits):
     display = drawn(display_class, fitted, digits, title="Here")
-    if display_class is EmbeddingDisplay:
+    if display_class in (EmbeddingDisplay, LabelEfficiencyDisplay):
         assert display.axes_.get_title() == "Here"
     else:
         assert display.figure_.get_suptitle() == "Here"
@@ -270,6 +284,69 @@ def test_line_properties_of_training_curves():
     assert line.get_linewidth() == 4
     assert line.get_color() == "green"
     assert line.get_linestyle() == ":"
+
+
+def test_a_line_and_a_shade_for_each_estimator(digits):
+    X, y = digits
+    params = {"n_labels": [20, 10, 100], "cv": 3, "random_state": 0}
+    estimators = {"neighbour": KNeighborsClassifier(1), "Bayes": GaussianNB()}
+    rows = X.reshape(len(X), -1)
+    display = LabelEfficiencyDisplay.from_estimators(estimators, rows, y, **params)
+    curve = label_efficiency_curve(estimators, rows, y, **params)
+    axes = display.axes_
+    assert [text.get_text() for text in axes.get_legend().texts] == list(estimators)
+    for line, shade, scores in zip(
+        axes.lines, axes.collections, curve.test_scores.values(), strict=True
+    ):
+        assert_array_equal(line.get_xdata(), [10, 20, 100])
+        assert_array_equal(line.get_ydata(), scores.mean(axis=1))
+        top = (scores.mean(axis=1) + scores.std(axis=1)).max()
+        assert_allclose(shade.get_datalim(axes.transData).y1, top)
+        assert to_hex(shade.get_facecolor()[0]) == to_hex(line.get_color())
+    assert axes.get_xlabel() == "Number of labels"
+    assert axes.get_ylabel() == "Accuracy"
+
+
+@pytest.mark.parametrize(
+    ("n_labels", "expected"),
+    [
+        ([10, 30, 1000], ["10", "30", "1,000"]),
+        (range(10, 400, 20), ["10", "20", "50", "100", "200"]),
+        ([25], ["25"]),
+    ],
+)
+def test_numbers_of_labels_are_written_plainly(n_labels, expected):
+    scores = {"one": np.ones((len(n_labels), 2))}
+    axes = LabelEfficiencyDisplay(list(n_labels), scores).plot().axes_
+    assert axes.get_xscale() == "log"
+    axes.figure.canvas.draw()
+    low, high = axes.get_xlim()
+    ticks = zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+    shown = [label.get_text() for place, label in ticks if low <= place <= high]
+    assert shown == expected
+    assert len(axes.get_xticks(minor=True)) == 0
+
+
+@pytest.mark.parametrize(
+    ("scoring", "name"),
+    [
+        ("balanced_accuracy", "Balanced accuracy"),
+        (lambda estimator, X, y: 0.5, "Score"),
+    ],
+)
+def test_the_axis_names_the_score(scoring, name, embeddings):
+    axes = LabelEfficiencyDisplay.from_estimators(
+        GaussianNB(), *embeddings, n_labels=[9], scoring=scoring
+    ).axes_
+    assert axes.get_ylabel() == name
+
+
+def test_line_properties_of_label_efficiency():
+    display = LabelEfficiencyDisplay([10, 20], {"one": np.ones((2, 2))})
+    display.plot(line_kw={"lw": 4, "c": "green"})
+    assert display.axes_.lines[0].get_linewidth() == 4
+    shade = display.axes_.collections[0].get_facecolor()[0]
+    assert to_hex(shade) == to_hex("green")
 
 
 def test_embeddings_of_an_estimator_and_of_a_pipeline(fitted, few_labels):

@@ -2,20 +2,29 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import load_digits, make_classification
+from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, make_scorer
 from sklearn.model_selection import (
     GridSearchCV,
     StratifiedKFold,
+    StratifiedShuffleSplit,
     cross_val_predict,
     cross_validate,
     learning_curve,
 )
-from sklearn.semi_supervised import SelfTrainingClassifier
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 
-from skssl import SelfSupervisedClassifier, SemiSupervisedKFold
+from skssl import (
+    SelfSupervisedClassifier,
+    SemiSupervisedKFold,
+    label_efficiency_curve,
+)
 from skssl._data.labels import known_labels
 
 
@@ -267,3 +276,283 @@ def test_minus_one_in_a_list_of_strings_stays_the_mark():
     assert_array_equal(rows, [0, 2])
     assert_array_equal(labels, ["cat", "dog"])
     assert labels.dtype.kind == "U"
+
+
+class Noting(ClassifierMixin, BaseEstimator):
+    """Notes what it is fitted on and tested on, the first feature and y of each."""
+
+    noted = []
+
+    def fit(self, X, y):
+        self.classes_ = np.unique([label for label in y if label in (0, 1, 2)])
+        self.noted.append([np.array(X)[:, 0], np.array(y)])
+        return self
+
+    def score(self, X, y):
+        self.noted[-1] += [np.array(X)[:, 0], np.array(y)]
+        return 0.5
+
+
+class NotingAll(Noting):
+    """Learns from unlabelled rows, too."""
+
+    def __init__(self, unlabeled_label=-1):
+        self.unlabeled_label = unlabeled_label
+
+
+@pytest.fixture
+def noted(monkeypatch):
+    """Return a list that grows by the rows and labels of each fit and its test."""
+    monkeypatch.setattr(Noting, "noted", [])
+    return Noting.noted
+
+
+@pytest.fixture
+def numbered():
+    """Rows that are their own index, and labels of three classes, a sixth unknown."""
+    y = np.repeat([0, 1, 2, -1], [50, 35, 15, 20])
+    np.random.default_rng(0).shuffle(y)
+    return np.arange(120.0)[:, None], y
+
+
+def test_each_number_of_labels_is_stratified_and_holds_the_smaller_ones(
+    noted, numbered
+):
+    X, y = numbered
+    curve = label_efficiency_curve(
+        Noting(), X, y, n_labels=[20, 3, 80, 4], cv=5, random_state=0
+    )
+    assert_array_equal(curve.n_labels, [3, 4, 20, 80])
+    assert len(noted) == 20
+    for k, (rows, labels, _, _) in enumerate(noted):
+        n = curve.n_labels[k % 4]
+        assert_array_equal(labels, y[rows.astype(int)])
+        counts = np.bincount(labels, minlength=3)
+        assert len(rows) == n == counts.sum()
+        assert counts.min() >= 1
+        if n >= 20:
+            assert (abs(counts - n * np.array([0.5, 0.35, 0.15])) <= 1.5).all()
+        if k % 4:
+            assert set(noted[k - 1][0]) < set(rows)
+
+
+def test_all_rows_for_those_that_learn_from_unlabelled_ones(noted, numbered):
+    X, y = numbered
+    label_efficiency_curve(
+        [("labelled", Noting()), ("all", NotingAll("none"))],
+        X,
+        y,
+        n_labels=[10, 20],
+        cv=2,
+        random_state=0,
+    )
+    labelled, everything = noted[:4], noted[4:]
+    for (known, y_known, test, y_test), (rows, labels, *others) in zip(
+        labelled, everything, strict=True
+    ):
+        assert len(rows) == 120 - len(test)
+        assert set(np.flatnonzero(y == -1)) <= set(rows)
+        marked = labels == "none"
+        assert_array_equal(rows[~marked], known)
+        assert_array_equal(labels[~marked], y_known)
+        assert_array_equal(others[0], test)
+        assert_array_equal(others[1], y_test)
+        assert_array_equal(y_test, y[test.astype(int)])
+        assert (y_test != -1).all()
+
+
+@pytest.mark.parametrize(
+    ("wrap", "n_rows"),
+    [
+        (lambda: make_pipeline(StandardScaler(), NotingAll()), 70),
+        (lambda: make_pipeline(StandardScaler(), Noting()), 30),
+        (
+            lambda: GridSearchCV(
+                make_pipeline(NotingAll()), {}, cv=SemiSupervisedKFold(2)
+            ),
+            70,
+        ),
+        (lambda: GridSearchCV(Noting(), {}, cv=2), 30),
+    ],
+)
+def test_the_last_step_and_the_estimator_of_a_search_decide(
+    wrap, n_rows, noted, numbered
+):
+    label_efficiency_curve(wrap(), *numbered, n_labels=[30], cv=2)
+    assert max(len(rows) for rows, *_ in noted) == n_rows
+
+
+def test_with_all_labels_scores_are_those_of_cross_validation(semi, self_training):
+    X, y = semi
+    n_labelled = (y != -1).sum()
+    cv = StratifiedShuffleSplit(3, test_size=0.25, random_state=0)
+    (train, _), *_ = cv.split(np.zeros(n_labelled), y[y != -1])
+    curve = label_efficiency_curve(
+        GaussianNB(), X, y, n_labels=[len(train)], cv=cv, scoring="f1_macro"
+    )
+    expected = cross_validate(
+        GaussianNB(), X[y != -1], y[y != -1], cv=cv, scoring="f1_macro"
+    )
+    assert_array_equal(curve.test_scores["GaussianNB"], [expected["test_score"]])
+
+    ours = label_efficiency_curve(self_training, X, y, n_labels=[30], cv=5)
+    assert ours.test_scores["SelfTrainingClassifier"].mean() > 0.7
+    assert ours.fit_times["SelfTrainingClassifier"].shape == (1, 5)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        np.array(["ant", "bee", "cat"]),
+        np.array(["ant", "bee", "cat"], dtype=object),
+        np.array([0, 1, 2], dtype="u1"),
+        np.array([0.0, 1.0, 2.0]),
+    ],
+)
+@pytest.mark.parametrize("mark", [-1, np.nan])
+def test_labels_and_marks_of_any_kind(names, mark, semi, self_training):
+    X, y = semi
+    labels = [mark if label == -1 else names[label] for label in y.tolist()]
+    curve = label_efficiency_curve(
+        {"all": self_training, "labelled": GaussianNB()},
+        X,
+        labels,
+        n_labels=[15],
+        unlabeled_label=mark,
+        cv=2,
+        random_state=0,
+        error_score="raise",
+    )
+    expected = label_efficiency_curve(
+        {"all": self_training, "labelled": GaussianNB()},
+        X,
+        y,
+        n_labels=[15],
+        cv=2,
+        random_state=0,
+    )
+    for name, scores in curve.test_scores.items():
+        assert_array_equal(scores, expected.test_scores[name])
+
+
+def test_booleans_are_labels(semi):
+    X, y = semi
+    curve = label_efficiency_curve(
+        LabelSpreading(gamma=0.1), X[y != -1], y[y != -1] > 0, n_labels=[20], cv=2
+    )
+    assert curve.test_scores["LabelSpreading"].mean() > 0.6
+
+
+def test_a_curve_repeats_with_a_seed_and_in_processes(semi, self_training):
+    estimators = {"all": self_training, "labelled": GaussianNB()}
+
+    def scores(seed, n_jobs=None):
+        curve = label_efficiency_curve(
+            estimators, *semi, n_labels=[6, 12], cv=3, random_state=seed, n_jobs=n_jobs
+        )
+        return np.stack(list(curve.test_scores.values()))
+
+    serial = scores(0)
+    assert serial.shape == (2, 2, 3)
+    assert_array_equal(scores(0, n_jobs=2), serial)
+    assert (scores(1) != serial).any()
+
+
+def test_pretraining_runs_once_a_fold(tiny, digits, trainings):
+    X, y = digits
+    classifier = SelfSupervisedClassifier(tiny, pretrain_epochs=1)
+    pipeline = make_pipeline(classifier)
+    curve = label_efficiency_curve(
+        pipeline, X[:80], y[:80] % 2, n_labels=[4, 8, 16], cv=2, random_state=0
+    )
+    assert curve.test_scores["Pipeline"].shape == (3, 2)
+    assert len(trainings) == 2 * (1 + 3)
+    assert classifier.memory is classifier.random_state is None
+
+
+class Pretrained(NotingAll):
+    """Has the parameters of an estimator that pretrains, and notes them in fit."""
+
+    def __init__(self, pretrain_epochs=1, memory=None, encoder=None, random_state=None):
+        super().__init__()
+        self.pretrain_epochs = pretrain_epochs
+        self.memory = memory
+        self.encoder = encoder
+        self.random_state = random_state
+
+    def fit(self, X, y):
+        super().fit(X, y)
+        self.noted[-1].append(self.get_params())
+        return self
+
+
+def test_only_missing_memory_and_seeds_are_set(noted, numbered):
+    def params(**given):
+        label_efficiency_curve(Pretrained(**given), *numbered, n_labels=[9], cv=2)
+        return noted[-1][2]
+
+    seeded = params(random_state=3)
+    assert seeded["random_state"] == 3
+    assert isinstance(seeded["memory"], str)
+    unseeded = params(random_state=np.random.RandomState(0))
+    assert isinstance(unseeded["random_state"], int)
+    assert params(memory="mine")["memory"] == "mine"
+    assert params(encoder="fitted")["memory"] is None
+
+
+class Failing(GaussianNB):
+    """Fails to learn from few rows."""
+
+    def fit(self, X, y):
+        if len(X) < 10:
+            raise RuntimeError("too few rows")
+        return super().fit(X, y)
+
+
+def test_fits_that_fail_get_the_error_score(semi):
+    with pytest.warns(FitFailedWarning, match="(?s)set to -7: 2 of 4.*few") as caught:
+        curve = label_efficiency_curve(
+            Failing(), *semi, n_labels=[5, 10], cv=2, error_score=-7
+        )
+    assert caught[0].filename == __file__
+    assert_array_equal(curve.test_scores["Failing"] == -7, [[True] * 2, [False] * 2])
+    assert_array_equal(np.isnan(curve.fit_times["Failing"]), [[True] * 2, [False] * 2])
+    with pytest.raises(RuntimeError, match="too few rows"):
+        label_efficiency_curve(
+            Failing(), *semi, n_labels=[5, 10], cv=2, error_score="raise"
+        )
+    with pytest.raises(ValueError, match="(?s)2 of 2 fits failed.*too few rows"):
+        label_efficiency_curve(Failing(), *semi, n_labels=[5], cv=2)
+
+
+@pytest.mark.parametrize(
+    ("estimators", "params", "error", "message"),
+    [
+        (
+            GaussianNB(),
+            {"n_labels": [2]},
+            ValueError,
+            r"from 3, .* to \d+, .*\[2\]",
+        ),
+        (GaussianNB(), {"n_labels": [9, 999]}, ValueError, r"got \[9, 999\]\."),
+        (GaussianNB(), {"n_labels": [0.5]}, TypeError, r"n_labels must .*\[0\.5\]"),
+        (GaussianNB(), {"n_labels": []}, TypeError, "n_labels must hold numbers"),
+        (GaussianNB(), {"scoring": ["f1"]}, TypeError, "scoring must .* once for each"),
+        (GaussianNB(), {"error_score": "no"}, ValueError, "error_score must .* 'no'"),
+        ("GaussianNB", {}, TypeError, "estimators must be a .* got 'GaussianNB'"),
+        ([GaussianNB()], {}, TypeError, "estimators must be a classifier, or a dict"),
+        ({}, {}, TypeError, "estimators must be a classifier, or a dict"),
+        ({"a": 3}, {}, TypeError, "estimators must be a classifier, or a dict"),
+        ([("a", GaussianNB())] * 2, {}, TypeError, "names that differ"),
+        (NotingAll(2), {}, ValueError, r"NotingAll marks .* by 2, .*\[0, 1, 2\]"),
+        (NotingAll(None), {}, ValueError, "by None, .* Set its unlabeled_label"),
+    ],
+)
+def test_what_makes_no_curve(estimators, params, error, message, semi):
+    with pytest.raises(error, match=message):
+        label_efficiency_curve(estimators, *semi, **{"n_labels": [10], **params})
+
+
+def test_labels_of_one_class_make_no_curve():
+    with pytest.raises(ValueError, match="at least two classes .* got 1"):
+        label_efficiency_curve(GaussianNB(), np.zeros((3, 1)), [0, 0, -1])

@@ -197,7 +197,7 @@ def test_frozen_layers_out_of_range(frozen_layers):
     [
         (cnn(units=4), "3 units.*has 4 units"),
         (cnn(units=3, activation="relu"), "activation 'relu'"),
-        # A function, as the oldest versions of Keras copy no layer that is an activation.
+        # A function: the oldest Keras copies no layer that is an activation.
         (
             lambda: cnn(units=3, activation=keras.layers.LeakyReLU()),
             "activation <LeakyReLU",

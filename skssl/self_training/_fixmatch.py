@@ -13,8 +13,8 @@ from ._base import SelfTraining
 class FixMatch(SelfTraining):
     """Self-training in which sure predictions for images teach changed ones.
 
-    Each step takes labelled images, and twice as many images without their labels. These
-    are changed in two ways: weakly, by the `augmentation` of the classifier, and
+    Each step takes labelled images, and twice as many images without their labels.
+    These are changed in two ways: weakly, by the `augmentation` of the classifier, and
     strongly, by larger changes and with a square erased. Where the network is sure of
     the weak view, its prediction is the target of the strong one [1]_. The optimizer is
     that of the network, with a learning rate that falls along a cosine. The weights of

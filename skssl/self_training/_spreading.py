@@ -40,7 +40,7 @@ def spread(embeddings, targets, n_classes, estimator=None):
     if estimator.get_params().get("n_neighbors", 0) > len(embeddings):
         estimator.set_params(n_neighbors=len(embeddings))
     with warnings.catch_warnings():
-        # Rows that no labelled row reaches have no distribution, which is no error here.
+        # A row that no labelled row reaches has no distribution.
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.filterwarnings("ignore", "invalid value", RuntimeWarning)
         estimator.fit(embeddings, targets)
