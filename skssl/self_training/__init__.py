@@ -1,6 +1,7 @@
 """Strategies that learn on from images without a label."""
 
-from ._base import Learner, SelfTraining, as_strategies
+from ._auto import as_strategies
+from ._base import Learner, SelfTraining
 from ._fixmatch import FixMatch
 from ._spreading import LabelSpread
 

@@ -135,24 +135,3 @@ class Learner:
         history = run(stage, checkpoint_dir=self.checkpoint_dir)
         self.history = joined_histories(self.history, history)
         self.stages.append(stage)
-
-
-def as_strategies(self_training):
-    """Return the parameter `self_training` as a list of strategies, checked."""
-    if self_training is None:
-        return []
-    if isinstance(self_training, str) and self_training == "auto":
-        from ._fixmatch import FixMatch
-        from ._spreading import LabelSpread
-
-        return [LabelSpread(), FixMatch()]
-    strategies = (
-        self_training if isinstance(self_training, list | tuple) else [self_training]
-    )
-    for strategy in strategies:
-        if not isinstance(strategy, SelfTraining):
-            raise TypeError(
-                "self_training must be 'auto', None, a strategy of skssl.self_training "
-                f"or a list of them, got {strategy!r}."
-            )
-    return [strategy.check() for strategy in strategies]
