@@ -30,6 +30,7 @@ MIN_EPOCH_STEPS = 50
 # In self-training an epoch is so many steps. The learning rate falls to the given share
 # of what it was. Weights are averaged over so many steps, or a tenth of all.
 SELF_TRAINING_EPOCH = 100
+RELABELLED_BATCH = 64
 LAST_RATE = 0.02
 AVERAGED_STEPS = 1000
 
@@ -290,13 +291,15 @@ def relabelled(network, labelled, others, targets, *, augmentation, **settings):
     stage : Stage
         Its model goes from images to the outputs of the class head.
     """
+    share = len(labelled) / (len(labelled) + len(others))
+    n_labelled = max(1, round(share * RELABELLED_BATCH))
     return self_training(
         network,
         labelled,
         replace(others, targets=targets),
         _prepare(network, augmentation),
-        batch_size=32,
-        labelled_batch_size=32,
+        batch_size=RELABELLED_BATCH - n_labelled,
+        labelled_batch_size=n_labelled,
         **settings,
     )
 

@@ -1,0 +1,268 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from networks import assert_same_weights
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.semi_supervised import LabelPropagation
+
+from skssl import SelfSupervisedClassifier, SemiSupervisedKFold, load
+from skssl._data.training_set import TrainingSet
+from skssl._training.batches import MixedBatches
+from skssl._training.consistency import ConsistencyLoss
+from skssl.self_training import FixMatch, LabelSpread, SelfTraining
+from skssl.self_training._spreading import certainty, spread
+
+
+@pytest.fixture(scope="module")
+def trained(quick, few_labels):
+    """Return a classifier with both strategies, fitted on few labels."""
+    return make(quick).fit(*few_labels)
+
+
+def make(quick, **params):
+    params = {"pretrain_epochs": 0, "random_state": 0, **params}
+    return SelfSupervisedClassifier(quick(epochs=10), **params)
+
+
+# Labels spread over neighbours
+
+
+@pytest.fixture(scope="module")
+def blobs():
+    """Two groups of points, one label in each, and more points in the second."""
+    rng = np.random.default_rng(0)
+    points = np.vstack([rng.normal(0, 1, (30, 2)), rng.normal(9, 1, (60, 2))])
+    targets = np.full(90, -1)
+    targets[[0, 30]] = 0, 1
+    return points, targets
+
+
+def test_labels_spread_within_their_group(blobs):
+    distributions = spread(*blobs, 3)
+    assert_array_equal(distributions.argmax(axis=1), [0] * 30 + [1] * 60)
+    assert_allclose(distributions.sum(axis=1), 1)
+    assert_array_equal(distributions[:, 2], 0)  # a class without a label
+
+
+def test_class_masses_are_those_of_the_labels(blobs):
+    points, targets = blobs
+    estimator = LabelPropagation(gamma=0.001)  # each label reaches every point
+    own = LabelPropagation(gamma=0.001).fit(points, targets).label_distributions_
+    expected = own * np.array([0.5, 0.5]) / own.sum(axis=0)
+    expected /= expected.sum(axis=1, keepdims=True)
+    assert_allclose(spread(points, targets, 2, estimator), expected)
+
+
+def test_a_point_that_no_label_reaches_has_every_class_alike():
+    points = np.array([[0.0], [0.1], [50.0], [50.1]])
+    targets = np.array([0, -1, -1, -1])
+    estimator = LabelPropagation(gamma=100, max_iter=5)
+    assert_allclose(spread(points, targets, 2, estimator)[2:], 0.5)
+
+
+def test_certainty_is_one_for_one_class_and_zero_for_all_alike():
+    distributions = np.array([[1, 0, 0], [1 / 3] * 3, [0.5, 0.5, 0]])
+    assert_allclose(certainty(distributions), [1, 0, 1 - np.log(2) / np.log(3)])
+
+
+def test_labels_need_the_network_to_agree_and_to_be_among_the_most_certain():
+    distributions = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.0, 1.0]])
+    probabilities = np.array([[0.2, 0.8], [0.9, 0.1], [0.9, 0.1], [0.0, 1.0]])
+    targets = np.array([-1, -1, -1, 1])
+    trusted = LabelSpread(share=0.67)._trusted(distributions, probabilities, targets)
+    assert_array_equal(trusted, [1])  # 0 is in dispute, 2 uncertain, 3 labelled
+
+
+# FixMatch
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_the_loss_is_that_of_the_paper(one_hot, from_logits):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (2 + 4 + 4, 3)).astype("float32")
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    classes, weights = np.array([2, 0]), np.array([1.5, 0.5])
+    given = keras.losses.CategoricalCrossentropy(from_logits=from_logits)
+    if not one_hot:
+        given = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+    loss = ConsistencyLoss(given, one_hot, from_logits, 2, 0.8)
+    targets = np.vstack(
+        [np.column_stack([classes, weights]), np.full((8, 2), -1.0)]
+    ).astype("float32")
+
+    labelled, strong, weak = np.split(probabilities, [2, 6])
+    supervised = -(weights * np.log(labelled[[0, 1], classes])).mean()
+    guessed, sure = weak.argmax(1), weak.max(1) >= 0.8
+    assert 0 < sure.sum() < 4
+    consistent = -(sure * np.log(strong[range(4), guessed])).mean()
+    outputs = logits if from_logits else probabilities
+    assert_allclose(loss(targets, outputs), supervised + consistent, rtol=1e-5)
+
+
+def test_the_loss_of_one_sigmoid_unit_takes_both_classes():
+    loss = ConsistencyLoss("binary_crossentropy", False, False, 1, 0.9)
+    outputs = tf.constant([[0.7], [0.6], [0.6], [0.05], [0.5]])
+    targets = tf.constant([[1.0, 1], [-1, 1], [-1, 1], [-1, 1], [-1, 1]])
+    # The first weak view is surely of class 0, the second is unsure.
+    expected = -np.log(0.7) - np.log(0.4) / 2
+    assert_allclose(loss(targets, outputs), expected, rtol=1e-5)
+
+
+def test_weak_views_are_targets_alone():
+    loss = ConsistencyLoss(
+        keras.losses.SparseCategoricalCrossentropy(), False, False, 1, 0.5
+    )
+    outputs = tf.constant([[0.6, 0.4], [0.7, 0.3], [0.9, 0.1]])
+    targets = tf.constant([[0.0, 1], [-1, 1], [-1, 1]])
+    with tf.GradientTape() as tape:
+        tape.watch(outputs)
+        value = loss(targets, outputs)
+    gradient = tape.gradient(value, outputs).numpy()
+    assert_array_equal(gradient[2], 0)
+    assert (gradient[:2] != 0).any(axis=1).all()
+
+
+def test_batches_begin_with_labelled_rows_and_repeat_none_before_all_came():
+    images = np.arange(10, dtype="uint8").reshape(10, 1, 1, 1)
+    targets = np.array([1, 0, 1, -1, -1, -1, -1, -1, -1, -1])
+    data = TrainingSet(images, np.arange(10), targets)
+    batches = MixedBatches(
+        data, None, 3, 0, n_labelled=3, labelled_batch_size=2, epoch_steps=4
+    )
+    (block,) = batches.epoch_blocks(0, 4)
+    rows = block[0].reshape(4, 5)
+    assert_array_equal(block[2], [0, 5, 10, 15, 20])
+    assert (rows[:, :2] < 3).all() and (rows[:, 2:] >= 3).all()
+    assert len(set(rows[:, :2].ravel()[:3])) == 3
+    assert len(set(rows[:, 2:].ravel()[:7])) == 7
+    assert_array_equal(block[3], targets[block[0].ravel()])
+    assert_array_equal(next(batches.epoch_blocks(0, 4))[0], block[0])
+    assert not np.array_equal(next(batches.epoch_blocks(1, 4))[0], block[0])
+
+
+# In the classifier
+
+
+def test_every_training_row_gets_a_label(trained, few_labels, digits):
+    X, y = few_labels
+    assert_array_equal(trained.transduction_[y != -1], y[y != -1])
+    assert trained.label_distributions_.shape == (len(X), 10)
+    assert_array_equal(trained.label_distributions_[y != -1].max(axis=1), 1)
+    unlabelled = y == -1
+    assert_array_equal(
+        trained.transduction_[unlabelled], trained.predict(X[unlabelled])
+    )
+    losses = trained.self_training_history_["loss"]
+    assert len(losses) > 3 and np.isfinite(losses).all()
+
+
+@pytest.mark.parametrize("none", ["strategy", "unlabelled rows"])
+def test_without_strategy_or_unlabelled_rows_nothing_of_it_is_left(
+    trained, few_labels, digits, none
+):
+    again = clone(trained)
+    if none == "strategy":
+        again.set_params(self_training=None).fit(*few_labels)
+    else:
+        again.fit(*digits)
+    assert again.self_training_history_ is None
+    assert again.transduction_ is None and again.label_distributions_ is None
+
+
+def test_it_goes_on_from_the_fine_tuned_network(trained, few_labels, quick):
+    class Nothing(SelfTraining):
+        def learn(self, learner):
+            """Learn nothing."""
+
+    kept = make(quick, self_training=Nothing()).fit(*few_labels)
+    without = make(quick, self_training=None).fit(*few_labels)
+    assert_same_weights(kept.model_, without.model_)
+    assert kept.transduction_ is not None
+
+
+def test_a_repeated_fit_is_bit_identical(trained, few_labels):
+    again = clone(trained).fit(*few_labels)
+    assert_same_weights(again.model_, trained.model_)
+    assert_array_equal(again.transduction_, trained.transduction_)
+
+
+def test_it_is_saved_and_loaded(trained, few_labels, tmp_path):
+    trained.save(tmp_path / "classifier")
+    loaded = load(tmp_path / "classifier")
+    assert_array_equal(loaded.transduction_, trained.transduction_)
+    assert_array_equal(loaded.label_distributions_, trained.label_distributions_)
+    assert loaded.self_training_history_ == trained.self_training_history_
+
+
+def test_a_search_reaches_the_parameters_of_a_strategy(quick, few_labels):
+    classifier = make(quick, self_training=FixMatch(), augmentation=None)
+    grid = {"self_training__n_steps": [1, 3], "augmentation": [None, "auto"]}
+    search = GridSearchCV(classifier, grid, cv=SemiSupervisedKFold(2), refit=False)
+    search.fit(*few_labels)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_an_interrupted_fit_leaves_the_classifier_as_it_was(
+    trained, few_labels, interrupted, tmp_path
+):
+    before = trained.model_
+    with interrupted(after=2):
+        trained.fit(*few_labels)
+    assert trained.model_ is before
+    again = clone(trained).set_params(checkpoint_dir=tmp_path)
+    with interrupted(after=2, at_its_end=True):
+        again.fit(*few_labels)
+    assert len(list(tmp_path.iterdir())) == 2
+    again.fit(*few_labels)
+    assert_same_weights(again.model_, trained.model_)
+    assert not list(tmp_path.iterdir())
+
+
+def test_text_labels_and_two_classes_with_one_unit(few_labels, quick):
+    X, y = few_labels
+    labels = np.where(y == -1, None, np.where(y < 5, "low", "high"))
+
+    def one_unit(meta):
+        return keras.Sequential(
+            [
+                keras.Input(meta["X_shape_"][1:]),
+                keras.layers.Flatten(),
+                keras.layers.Dense(8, activation="relu"),
+                keras.layers.Dense(1, activation="sigmoid"),
+            ]
+        )
+
+    classifier = make(quick, unlabeled_label=np.nan).set_params(
+        estimator=quick(one_unit, epochs=10, loss="binary_crossentropy")
+    )
+    classifier.fit(X, labels)
+    assert set(classifier.transduction_) == {"low", "high"}
+    assert_allclose(classifier.label_distributions_.sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "error", "message"),
+    [
+        ("fixmatch", TypeError, "self_training must be 'auto'.*got 'fixmatch'"),
+        (KNeighborsClassifier(), TypeError, "self_training must be 'auto'"),
+        ([FixMatch(), 3], TypeError, "self_training must be 'auto'.*got 3"),
+        (FixMatch(n_steps=0), ValueError, "n_steps == 0, must be >= 1"),
+        (FixMatch(batch_size=0), ValueError, "batch_size == 0, must be >= 1"),
+        (FixMatch(threshold=2), ValueError, "threshold == 2, must be <= 1"),
+        (FixMatch(strength=-1), ValueError, "strength == -1, must be >= 0"),
+        (LabelSpread(n_rounds=0), ValueError, "n_rounds == 0, must be >= 1"),
+        (LabelSpread(share=0), ValueError, "share == 0, must be > 0"),
+        (LabelSpread(estimator=3), TypeError, "estimator must be a classifier"),
+    ],
+)
+def test_a_wrong_strategy_is_refused_before_anything_is_trained(
+    few_labels, quick, trainings, strategy, error, message
+):
+    with pytest.raises(error, match=message):
+        make(quick, self_training=strategy).fit(*few_labels)
+    assert not trainings
