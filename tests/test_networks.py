@@ -57,6 +57,73 @@ def test_the_default_fits_every_image(shape, filters):
     assert_allclose(np.sum(outputs, axis=1), 1, rtol=1e-6)
 
 
+def convolutions_of(model):
+    return [
+        (layer.filters, layer.kernel_size[0], layer.strides[0], layer.padding)
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Conv2D)
+    ]
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (31, 31, 3), (12, 20, 3)])
+def test_small_images_get_the_tutorial_network(shape):
+    meta = {"X_shape_": (1, *shape), "n_classes_": 10}
+    default, explicit = build_cnn(meta), build_cnn(meta, filters=(32, 64))
+    kinds = [[type(layer) for layer in x.layers] for x in (default, explicit)]
+    assert kinds[0] == kinds[1]
+    assert convolutions_of(default) == convolutions_of(explicit)
+    shapes = [[x.shape for x in model.weights] for model in (default, explicit)]
+    assert shapes[0] == shapes[1]
+    assert [n for n, *_ in convolutions_of(default)] == [32, 64]
+
+
+@pytest.mark.parametrize(
+    ("side", "n_filters"),
+    [(32, []), (63, []), (64, [16]), (127, [16]), (128, [16, 16]), (224, [16, 16])],
+)
+def test_large_images_are_halved_until_they_are_small(side, n_filters):
+    model = build_cnn({"X_shape_": (1, side, side, 3), "n_classes_": 10})
+    expected = [(n, 3, 1, "same") for n in [*n_filters, 32, 64, 128]]
+    if side >= 64:  # the first convolution at full size takes every second pixel
+        expected[0] = (16, 5, 2, "same")
+    assert convolutions_of(model) == expected
+    (flatten,) = [x for x in model.layers if isinstance(x, keras.layers.Flatten)]
+    _, height, width, n_maps = flatten.input.shape
+    assert height == width
+    assert 4 <= height <= 8
+    assert n_maps == 128
+    assert [layer.units for layer in model.layers[-2:]] == [128, 10]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *[(side, side, 3) for side in (8, 16, 28, 31, 32, 33, 48, 64, 100, 127, 224)],
+        *[(1, 32, 1), (8, 224, 1), (224, 31, 3), (40, 30, 3), (96, 200, 1)],
+    ],
+)
+def test_the_default_takes_images_of_every_size(shape):
+    model = build_cnn({"X_shape_": (1, *shape), "n_classes_": 2})
+    assert model.output_shape == (None, 2)
+    assert model.count_params() < 1_200_000
+    outputs = model(np.zeros((2, *shape), np.float32))
+    assert_allclose(np.sum(outputs, axis=1), 1, rtol=1e-6)
+
+
+def test_given_filters_are_the_blocks_of_large_images_too():
+    meta = {"X_shape_": (1, 64, 64, 3), "n_classes_": 10}
+    model = build_cnn(meta, filters=(32, 64))
+    assert convolutions_of(model) == [(32, 3, 1, "valid"), (64, 3, 1, "valid")]
+    (flatten,) = [x for x in model.layers if isinstance(x, keras.layers.Flatten)]
+    assert flatten.input.shape == (None, 14, 14, 64)
+
+
+def test_the_size_of_the_filters_is_kept_in_large_images():
+    meta = {"X_shape_": (1, 64, 64, 3), "n_classes_": 10}
+    model = build_cnn(meta, kernel_size=5)
+    assert [size for _, size, *_ in convolutions_of(model)] == [7, 5, 5, 5]
+
+
 def test_parameters_reach_the_build_function():
     wrapper = KerasClassifier(
         build_cnn, model__filters=(5, 6), model__dropout=0.5, epochs=3
