@@ -345,10 +345,10 @@ class SelfSupervisedEstimator(
 def joined_histories(history, more):
     """Return one history of both, NaN where an epoch has no value.
 
-    The first is None where nothing came before.
+    Either may be None.
     """
-    if not history:
-        return more
+    if not history or not more:
+        return history or more
     empty, no_more = (
         [math.nan] * len(next(iter(x.values()), ())) for x in (history, more)
     )

@@ -352,25 +352,30 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
             self._set_initial_weights(network, data)
         learner = self._learner(network, data, finetuning, seed)
 
-        # Fine-tune on the labelled images.
+        # Fine-tune on the labelled images, then learn on from those without a label.
         with self._note_on_failure():
             history = run(finetuning, checkpoint_dir=self.checkpoint_dir)
-        before = previous and previous.finetune_history_
-        self.finetune_history_ = joined_histories(before, history)
+            for strategy in strategies:
+                strategy.learn(learner)
         self.model_ = network.prediction_model
+        self._set_histories(previous, history, learner.history)
+        self._set_transduction(images, y, strategies)
         network.training_model = finetuning.model
         vars(self).pop("_network", None)
         if epoch is not None:
             self._network = network
-
-        # Learn on from the images without a label.
-        for strategy in strategies:
-            strategy.learn(learner)
-        before = previous and previous.self_training_history_
-        self.self_training_history_ = joined_histories(before, learner.history) or None
-        self._set_transduction(images, y, strategies)
         for stage in filter(None, [pretraining, finetuning, *learner.stages]):
             stage.remove_checkpoint()
+
+    def _set_histories(self, previous, finetuned, self_trained):
+        """Set the histories of the stages behind pretraining."""
+        results = {
+            "finetune_history_": finetuned,
+            "self_training_history_": self_trained,
+        }
+        for name, history in results.items():
+            before = previous and getattr(previous, name)
+            setattr(self, name, joined_histories(before, history))
 
     def _strategies(self, data, labelled):
         """Return how to learn from the images without a label, if there are any."""

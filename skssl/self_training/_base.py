@@ -62,8 +62,8 @@ class Learner:
         Weights with which fine-tuning starts.
     stages : list of Stage
         The stages that have run.
-    history : dict of list
-        Loss and metrics of each of their epochs.
+    history : dict of list or None
+        Loss and metrics of each of their epochs; None before the first one.
     """
 
     network: object
@@ -76,7 +76,7 @@ class Learner:
     verbose: int = 0
     checkpoint_dir: object = None
     stages: list = field(default_factory=list)
-    history: dict = field(default_factory=dict)
+    history: dict | None = None
 
     def __post_init__(self):
         from .._networks.copies import fresh_optimizer
