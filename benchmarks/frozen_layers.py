@@ -42,7 +42,10 @@ def main():
 
     def ours():
         classifier = SelfSupervisedClassifier(
-            network, encoder=FrozenEstimator(encoder), frozen_layers=4
+            network,
+            encoder=FrozenEstimator(encoder),
+            frozen_layers=4,
+            augmentation=None,
         ).fit(X, y)
         return lambda: classifier.score(X_test, y_test)
 

@@ -42,6 +42,8 @@ def main():
                 build_cnn, optimizer="adam", batch_size=64, epochs=arguments.epochs
             ),
             pretrain_epochs=arguments.epochs,
+            augmentation=None,
+            self_training=None,
             random_state=0,
             **params,
         )

@@ -95,7 +95,13 @@ def fit_often(n_fits=100):
     wrapper = KerasClassifier(build_cnn, optimizer="adam", epochs=1)
     memory = {}
     for k in range(1, n_fits + 1):
-        clf = SelfSupervisedClassifier(wrapper, pretrain_epochs=1, random_state=k)
+        clf = SelfSupervisedClassifier(
+            wrapper,
+            pretrain_epochs=1,
+            augmentation=None,
+            self_training=None,
+            random_state=k,
+        )
         clf.fit(X[:100], y[:100]).predict(X[:100])
         if k % 20 == 0:
             memory[k] = megabytes("VmRSS")

@@ -39,7 +39,12 @@ def few_images(seed, train, test, n_images=1000, n_labels=200):
 def with_and_without(seed, X, y_few, test):
     scores = {}
     for name, epochs in [("supervised", 0), ("pretrained", 5)]:
-        clf = SelfSupervisedClassifier(pretrain_epochs=epochs, random_state=seed)
+        clf = SelfSupervisedClassifier(
+            pretrain_epochs=epochs,
+            augmentation=None,
+            self_training=None,
+            random_state=seed,
+        )
         scores[name] = clf.fit(X, y_few).score(*test)
     return scores
 
@@ -53,6 +58,8 @@ def tutorial(seed, train, test):
             KerasClassifier(build_cnn, optimizer="adam", batch_size=64, epochs=5),
             pretrain_epochs=5,
             frozen_layers=frozen_layers,
+            augmentation=None,
+            self_training=None,
             random_state=seed,
         ).fit(X, y)
         scores["rotation"] = clf.score_pretext(test[0][:200])

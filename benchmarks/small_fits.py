@@ -54,7 +54,9 @@ def main():
     network = KerasClassifier(build_cnn, optimizer="adam", batch_size=64, epochs=1)
 
     def ours():
-        SelfSupervisedClassifier(network, pretrain_epochs=1).fit(X, y)
+        SelfSupervisedClassifier(network, pretrain_epochs=1, augmentation=None).fit(
+            X, y
+        )
 
     def theirs():
         images = standardized(X)

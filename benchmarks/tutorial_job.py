@@ -24,6 +24,8 @@ def with_skssl(train, test, epochs):
         KerasClassifier(build_cnn, optimizer="adam", batch_size=64, epochs=epochs),
         pretrain_epochs=epochs,
         frozen_layers=4,
+        augmentation=None,
+        self_training=None,
     ).fit(*train)
     rotations = classifier.predict_pretext(test[0])
     digits = classifier.predict(test[0])

@@ -3,9 +3,8 @@ Few labels, many images: handwritten digits
 ===========================================
 
 Of 1,797 handwritten digits, 1,297 are for training, but only a few of these have a
-label. Does a network do better if it first learns, from all of them, which way up an
-image is? The table compares it with the same network without pretraining. The data come
-with scikit-learn.
+label. How much do the others help? The table compares a network that learns from the
+labels alone with one that learns from all images. The data come with scikit-learn.
 
 Without a screen the figures are written to the folder ``figures`` beside this script.
 """
@@ -20,7 +19,10 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.semi_supervised import LabelSpreading
 
 from skssl import (
     PredictionDisplay,
@@ -30,7 +32,7 @@ from skssl import (
 )
 
 LABELS_PER_CLASS = 5
-SEEDS = [0, 1, 2]
+SEEDS = [0, 1]
 
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(
@@ -53,26 +55,34 @@ def keep_few_labels(y, random_state):
 
 
 # %%
-# With and without pretraining
-# ----------------------------
-# Both networks are the same and train on the same labels; `pretrain_epochs=0` leaves
-# out pretraining.
+# From the labels alone to all images
+# -----------------------------------
+# The same network learns from the labels alone, then with augmentation, then with all
+# that `SelfSupervisedClassifier` does: it pretrains on all images, fine-tunes, and learns
+# on from the images without a label. scikit-learn's `LabelSpreading` learns from all
+# images, too.
 
-scores = []
+methods = {
+    "LabelSpreading": make_pipeline(
+        PCA(50), LabelSpreading(kernel="knn", n_neighbors=10)
+    ),
+    "labels alone": SelfSupervisedClassifier(
+        pretrain_epochs=0, augmentation=None, self_training=None
+    ),
+    "augmented": SelfSupervisedClassifier(pretrain_epochs=0, self_training=None),
+    "all stages": SelfSupervisedClassifier(),
+}
+scores = {name: [] for name in methods}
 for seed in SEEDS:
     y_few = keep_few_labels(y_train, seed)
-    supervised = SelfSupervisedClassifier(pretrain_epochs=0, random_state=seed)
-    clf = SelfSupervisedClassifier(pretrain_epochs=20, random_state=seed)
-    scores.append(
-        [model.fit(X_train, y_few).score(X_test, y_test) for model in (supervised, clf)]
-    )
+    for name, clf in methods.items():
+        if isinstance(clf, SelfSupervisedClassifier):
+            clf.set_params(random_state=seed)
+        scores[name].append(clf.fit(X_train, y_few).score(X_test, y_test))
 
 print(f"Accuracy on {len(y_test)} test images, {LABELS_PER_CLASS} labels per class")
-print("seed    without  with pretraining")
-for seed, (without, pretrained) in zip(SEEDS, scores, strict=True):
-    print(f"{seed:4}    {without:7.3f}  {pretrained:16.3f}")
-without, pretrained = np.mean(scores, axis=0)
-print(f"mean    {without:7.3f}  {pretrained:16.3f}")
+for name, values in scores.items():
+    print(f"{name:16}", *(f"{value:.3f}" for value in values))
 print(f"Rotation accuracy on the test images: {clf.score_pretext(X_test):.3f}")
 
 # %%

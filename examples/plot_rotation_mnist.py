@@ -78,7 +78,8 @@ figures = {
 # -------------------------------------------------------------------------
 # ``frozen_layers=4`` keeps both convolutions with their pooling as they are. Training
 # all layers (``frozen_layers=0``, the default) ends higher, so compare the two, and
-# both with the same network that never saw a rotation.
+# both with the same network that never saw a rotation. ``augmentation=None`` and
+# ``self_training=None`` leave out what the recipe does not have.
 
 settings = {
     "trained from scratch": {"pretrain_epochs": 0},
@@ -87,7 +88,9 @@ settings = {
 }
 print(f"Accuracy on {len(X_test)} test digits, with {len(X_train)} labels")
 for name, params in settings.items():
-    clf = SelfSupervisedClassifier(network, random_state=0, **params)
+    clf = SelfSupervisedClassifier(
+        network, augmentation=None, self_training=None, random_state=0, **params
+    )
     clf.fit(X_train, y_train)
     print(f"{name:32} {clf.score(X_test, y_test):.3f}")
 
