@@ -58,9 +58,9 @@ def keep_few_labels(y, random_state):
 # From the labels alone to all images
 # -----------------------------------
 # The same network learns from the labels alone, then with augmentation, then with all
-# that `SelfSupervisedClassifier` does: it pretrains on all images, fine-tunes, and learns
-# on from the images without a label. scikit-learn's `LabelSpreading` learns from all
-# images, too.
+# that `SelfSupervisedClassifier` does: it pretrains on all images, fine-tunes, and
+# learns on from the images without a label. scikit-learn's `LabelSpreading` learns from
+# all images, too.
 
 methods = {
     "LabelSpreading": make_pipeline(
