@@ -78,9 +78,24 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
     pretrain_batch_size : int, default=64
         Number of inputs in one step of pretraining; with four rotations, 64 inputs are
         16 images.
-    {pretrain_optimizer}
-    {augmentation}
-    {self_training}
+    pretrain_optimizer : str or keras.optimizers.Optimizer, default=None
+        Optimizer of pretraining, which is not that of the KerasClassifier: so a search
+        over the latter pretrains once. None is Adam with a learning rate that falls
+        from 0.001 to 0 along a cosine.
+    augmentation : "auto", None, keras.layers.Layer, list of these or callable, \
+            default="auto"
+        How images are changed at random in fine-tuning and self-training, a batch at a
+        time. "auto" shifts, turns, zooms and shears them a little, mirrors nothing, so
+        that letters and digits stay what they are, and changes brightness, contrast and
+        colour of images with three channels. Layers are called as in training and draw
+        from the seeds of `random_state`. A function gets a batch of images, a tensor of
+        shape (batch, height, width, channels), and returns them changed; what it draws
+        from `keras.random` follows from `random_state`, too.
+    self_training : "auto", None, SelfTraining or list of SelfTraining, default="auto"
+        How the fine-tuned network learns on from the images without a label, where
+        there are any: strategies of `skssl.self_training`, one after the other. "auto"
+        is :class:`~skssl.self_training.LabelSpread`, then
+        :class:`~skssl.self_training.FixMatch`. None ends after fine-tuning.
     frozen_layers : int or "all", default=0
         How many layers of the backbone keep their pretrained weights, counted from the
         input as in slicing (a negative number is the number of layers to train, counted
@@ -142,9 +157,10 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
     - A setting with the prefix ``fit__`` or ``compile__`` comes before the same one
       without. A model that the build function compiles keeps all settings of that: an
       optimizer that the wrapper names, as ``optimizer="adam"``, is then ignored, and
-      other settings of `compile` that differ are refused. Pretraining uses the same
-      optimizer, and the settings of `compile` on how to run a step, such as
-      `jit_compile`.
+      other settings of `compile` that differ are refused. Pretraining uses the settings
+      of `compile` on how to run a step, such as `jit_compile`, and an optimizer of its
+      own. Self-training uses the optimizer of fine-tuning, with a learning rate that
+      falls along a cosine.
     - Callbacks are called in fine-tuning only. After `fit` they hold what they have
       recorded, but not the network. Classes are made callbacks as scikeras does it,
       with parameters such as ``callbacks__patience``.

@@ -28,17 +28,6 @@ X : array-like of shape (n_samples, height, width[, channels]) or \
                 (n_samples, n_features)
     Images of the shape seen in `fit`, or ready views where these were given.
 
-{augmentation}
-augmentation : "auto", None, keras.layers.Layer, list of these or callable, \
-                default="auto"
-    How images are changed at random in fine-tuning and self-training, a batch at a
-    time. "auto" shifts, turns, zooms and shears them a little, mirrors nothing, so
-    that letters and digits stay what they are, and changes brightness, contrast and
-    colour of images with three channels. Layers are called as in training and draw
-    from the seeds of `random_state`. A function gets a batch of images, a tensor of
-    shape (batch, height, width, channels), and returns them changed; what it draws
-    from `keras.random` follows from `random_state`, too.
-
 {ax}
 ax : matplotlib Axes, default=None
     Axes to draw in; None makes a new figure.
@@ -143,12 +132,6 @@ pretext : PretextTask, default=None
     The pretext task; None is :class:`~skssl.RotationPretext`, or with X of ready
     views the task to tell these apart.
 
-{pretrain_optimizer}
-pretrain_optimizer : str or keras.optimizers.Optimizer, default=None
-    Optimizer of pretraining, which is not that of the KerasClassifier: so a search
-    over the latter pretrains once. None is Adam with a learning rate that falls from
-    0.001 to 0 along a cosine.
-
 {pretext_labels}
 labels : ndarray of shape (n_samples, n_views), int64
     Predicted labels, for rotation the index into `angles`. Where the views of a
@@ -176,13 +159,6 @@ random_state : int, RandomState instance or None, default=None
 {scoring}
 scoring : str or callable, default=None
     The score, as for `cross_validate`; None is that of the estimator's `score`.
-
-{self_training}
-self_training : "auto", None, SelfTraining or list of SelfTraining, default="auto"
-    How the fine-tuned network learns on from the images without a label, where there
-    are any: strategies of `skssl.self_training`, one after the other. "auto" is
-    :class:`~skssl.self_training.LabelSpread`, then
-    :class:`~skssl.self_training.FixMatch`. None ends after fine-tuning.
 
 {standardize}
 standardize : bool or "auto", default="auto"

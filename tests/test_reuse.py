@@ -57,7 +57,7 @@ def settings(**others):
     }
 
 
-labelled = functools.partial(labelled_batch, None)
+labelled = functools.partial(labelled_batch, None, None)
 
 
 def fit(model):

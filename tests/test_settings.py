@@ -668,7 +668,8 @@ def test_own_optimizers_that_differ_are_told_apart_in_the_cache(train, tmp_path)
     rates = [keras.optimizers.SGD(local_schedule(x)) for x in (0.0, 0.05)]
     losses = []
     for optimizer in (*rates, Half(0.0), Half(1.0)):
-        clf = classifier(kc(optimizer=optimizer), pretrain_epochs=2, memory=tmp_path)
+        params = {"pretrain_epochs": 2, "pretrain_optimizer": optimizer}
+        clf = classifier(kc(), memory=tmp_path, **params)
         losses.append(clf.fit(*train).pretrain_history_["loss"])
     assert losses[0] != losses[1]
     assert losses[2] != losses[3]
