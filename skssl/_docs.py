@@ -32,9 +32,24 @@ ax : matplotlib Axes, default=None
 ax : matplotlib Axes, default=None
     Axes in whose place to draw; None makes a new figure.
 
+{augmentation}
+augmentation : "auto", None, keras.layers.Layer, list of layers or callable, \
+                default="auto"
+    What makes the two views of an image differ. "auto" moves, turns and scales it a
+    little and changes the colours of RGB images; a layer, several in turn, or a
+    function of a batch take its place. None leaves the views equal, which is refused.
+
 {axes_of_images}
 axes_ : ndarray of matplotlib Axes, shape (n_samples,)
     One for each image.
+
+{batch_inputs}
+inputs : tensor of shape (batch * n_views, height, width, channels)
+    Inputs of the backbone.
+
+{batch_seed}
+seed : int32 tensor of shape (2,)
+    A fresh seed for stateless random operations.
 
 {checkpoint_dir}
 checkpoint_dir : str or path-like, default=None
@@ -66,6 +81,10 @@ features : KerasTensor of shape (None, n_embedding)
 figure_ : matplotlib Figure
     The figure they are in.
 
+{fitted_task}
+self : object
+    The task.
+
 {image_batch}
 images : tensor of shape (batch, height, width, channels)
     Images.
@@ -87,11 +106,19 @@ feature_names_in_ : ndarray of shape (n_features_in_,)
 layer : keras.layers.Layer
     A layer of the network that is to be pretrained.
 
+{loss_of_outputs}
+loss : callable
+    Loss of a whole batch.
+
 {memory}
 memory : str, path-like or joblib.Memory, default=None
     Folder that keeps finished pretraining, so that the same images, network,
     parameters and seed are never pretrained twice, as in a grid search over
     fine-tuning. Needs an int as `random_state` to find anything again.
+
+{metrics_of_partners}
+metrics : list of callable
+    Share of views whose nearest other view in the batch is of the same image.
 
 {n_samples_to_draw}
 n_samples : int, default=5
@@ -107,14 +134,19 @@ display : object
 
 {pretext}
 pretext : PretextTask, default=None
-    The pretext task; None is :class:`~skssl.RotationPretext`, or with X of ready
-    views the task to tell these apart.
+    The pretext task, one of skssl or of your own; None is
+    :class:`~skssl.RotationPretext`, or with X of ready views the task to tell these
+    apart.
 
 {pretext_labels}
 labels : ndarray of shape (n_samples, n_views), int64
     Predicted labels, for rotation the index into `angles`. Where the views of a
     task are the same in each call, as those of rotation are, a perfect row is
     ``0, 1, …, n_views - 1``.
+
+{projection_units}
+projection_units : int, default=128
+    Number of outputs of the projection head, in which the views are compared.
 
 {random_choice}
 random_state : int, RandomState instance or None, default=None
@@ -130,6 +162,10 @@ random_state : int, RandomState instance or None, default=None
 .. [1] Spyros Gidaris, Praveer Singh, Nikos Komodakis, "Unsupervised Representation
    Learning by Predicting Image Rotations", ICLR 2018, arXiv:1803.07728.
 
+{shape_of_images}
+image_shape : tuple of int
+    (height, width, channels) of the images.
+
 {standardize}
 standardize : bool or "auto", default="auto"
     Whether the network standardises each channel of the images. "auto" does so
@@ -140,6 +176,10 @@ standardize : bool or "auto", default="auto"
     follows leading augmentation layers. A `Normalization` layer of the network that
     was not adapted takes its place, and wherever one stands it is adapted to what
     it receives; False leaves these as they are, too.
+
+{training_images}
+X : ndarray of shape (n_samples, height, width, channels)
+    Training images.
 
 {unlabeled_label}
 unlabeled_label : object, default=-1

@@ -105,13 +105,12 @@ def pretraining(network, task, data, *, epochs, batch_size, seed, verbose):
         outputs = task.build_head(network.backbone(inputs), image_shape)
         model = keras.Model(inputs, outputs, name="pretext_model")
     loss, metrics = task.loss_and_metrics()
-    own = {"loss": loss, "metrics": metrics}
-    none = {"loss_weights": None, "weighted_metrics": None}
+    own = {"loss": loss, "metrics": metrics, "loss_weights": task.loss_weights}
     return Stage(
         "pretraining",
         f": {type(task).__name__} on {len(data)} images",
         model,
-        {**network.compile_kwargs, **own, **none},
+        {**network.compile_kwargs, **own, "weighted_metrics": None},
         Batches(data, task.make_batch, max(1, batch_size // task.n_views), seed),
         epochs,
         verbose=verbose,
