@@ -33,7 +33,16 @@ SECTIONS = (
     "Examples",
 )
 # What rests on a paper.
-FROM_PAPERS = {"RotationPretext", "SelfSupervisedEncoder", "SelfSupervisedClassifier"}
+FROM_PAPERS = {
+    "BarlowTwinsPretext",
+    "CombinedPretext",
+    "JigsawPretext",
+    "MaskedPretext",
+    "RotationPretext",
+    "SelfSupervisedClassifier",
+    "SelfSupervisedEncoder",
+    "SimCLRPretext",
+}
 ENTRY = re.compile(r"(?P<names>\*{0,2}\w+(, \w+)*)( : (?P<kind>.*))?")
 
 
