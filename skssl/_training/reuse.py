@@ -271,7 +271,8 @@ def _names_keras_alone(node):
     if not isinstance(node, dict):
         return True
     name, module = node.get("class_name"), node.get("module") or ""
-    known = name in (None, "__keras_tensor__") or f"{module}.".startswith("keras.")
+    values = None, "__keras_tensor__", "__slice__"
+    known = name in values or f"{module}.".startswith("keras.")
     return known and all(map(_names_keras_alone, node.values()))
 
 
