@@ -116,7 +116,7 @@ def test_parts_are_reached_by_their_names(encoder):
     assert names == ["turned", "jigsaw", "m"]
     assert changed.pretext.n_views == 6
     assert changed.get_params()["pretext__jigsaw__n_permutations"] == 4
-    assert encoder.get_params()["pretext__jigsaw__n_permutations"] == 8
+    assert encoder.get_params()["pretext__jigsaw__n_permutations"] == 24
     assert encoder.pretext_.n_views == 4
 
 

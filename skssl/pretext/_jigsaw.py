@@ -100,7 +100,7 @@ class JigsawPretext(PretextTask):
     grid : tuple of int, default=(2, 2)
         Number of rows and columns of tiles. Where these do not divide the height or
         the width, the pixels left over at the borders stay where they are.
-    n_permutations : int, default=8
+    n_permutations : int, default=24
         Number of orders to tell apart, at most the factorial of the number of tiles.
         They are chosen to differ in as many places as possible, always in the same
         way. The first one is the image as it is.
@@ -127,7 +127,7 @@ class JigsawPretext(PretextTask):
     ('1 2 3 4', '2 1 4 3', '3 4 1 2', '4 3 2 1')
     """
 
-    def __init__(self, grid=(2, 2), n_permutations=8):
+    def __init__(self, grid=(2, 2), n_permutations=24):
         self.grid = grid
         self.n_permutations = n_permutations
 

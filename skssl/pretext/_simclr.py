@@ -19,9 +19,10 @@ class SimCLRPretext(TwoViews):
 
     Parameters
     ----------
-    temperature : float, default=0.2
+    temperature : float, default=0.5
         What similarities are divided by in the loss. With a low one, the most similar
-        views of other images count most.
+        views of other images count most. The paper uses 0.5 for small images
+        (CIFAR-10) and 0.1 for large ones.
     {projection_units}
     {augmentation}
 
@@ -45,11 +46,11 @@ class SimCLRPretext(TwoViews):
     --------
     >>> from skssl import SelfSupervisedEncoder, SimCLRPretext
     >>> encoder = SelfSupervisedEncoder(pretext=SimCLRPretext(temperature=0.1))
-    >>> encoder.set_params(pretext__temperature=0.5).pretext
-    SimCLRPretext(temperature=0.5)
+    >>> encoder.set_params(pretext__temperature=0.2).pretext
+    SimCLRPretext(temperature=0.2)
     """
 
-    def __init__(self, temperature=0.2, projection_units=128, augmentation="auto"):
+    def __init__(self, temperature=0.5, projection_units=128, augmentation="auto"):
         self.temperature = temperature
         self.projection_units = projection_units
         self.augmentation = augmentation
