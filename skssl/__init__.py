@@ -1,6 +1,7 @@
 """Self-supervised learning for scikit-learn users."""
 
 from ._classifier import SelfSupervisedClassifier
+from ._conformity import check_pretext_task
 from ._encoder import SelfSupervisedEncoder
 from ._labeling import suggest_to_label
 from ._load import load
@@ -14,19 +15,32 @@ from .display import (
     PretextDisplay,
     TrainingCurveDisplay,
 )
-from .pretext import RotationPretext
+from .pretext import (
+    BarlowTwinsPretext,
+    CombinedPretext,
+    JigsawPretext,
+    MaskedPretext,
+    RotationPretext,
+    SimCLRPretext,
+)
 
 __all__ = [
+    "BarlowTwinsPretext",
+    "CombinedPretext",
     "EmbeddingDisplay",
+    "JigsawPretext",
     "LabelEfficiencyDisplay",
+    "MaskedPretext",
     "PredictionDisplay",
     "PretextDisplay",
     "RotationPretext",
     "SelfSupervisedClassifier",
     "SelfSupervisedEncoder",
     "SemiSupervisedKFold",
+    "SimCLRPretext",
     "TrainingCurveDisplay",
     "build_cnn",
+    "check_pretext_task",
     "clear_session",
     "label_efficiency_curve",
     "load",

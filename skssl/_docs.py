@@ -6,13 +6,13 @@ indentation continue the text. What only one docstring says stays there.
 
 These are the texts, by name:
 
-{X_images}
-X : array-like of shape (n_samples, height, width[, channels]) or \
-                (n_samples, n_features)
-
 {X_images_or_views}
 X : array-like of shape (n_samples, height, width[, channels]), \
                 (n_samples, n_features) or (n_samples, n_views, height, width, channels)
+
+{X_images}
+X : array-like of shape (n_samples, height, width[, channels]) or \
+                (n_samples, n_features)
 
 {X_to_embed}
 X : array-like of shape (n_samples, height, width[, channels]) or \
@@ -28,9 +28,12 @@ X : array-like of shape (n_samples, height, width[, channels]) or \
                 (n_samples, n_features)
     Images of the shape seen in `fit`, or ready views where these were given.
 
-{ax}
-ax : matplotlib Axes, default=None
-    Axes to draw in; None makes a new figure.
+{augmentation}
+augmentation : "auto", None, keras.layers.Layer, list of layers or callable, \
+                default="auto"
+    What makes the two views of an image differ. "auto" moves, turns and scales it a
+    little and changes the colours of RGB images; a layer, several in turn, or a
+    function of a batch take its place. None leaves the views equal, which is refused.
 
 {ax_of_grid}
 ax : matplotlib Axes, default=None
@@ -39,6 +42,18 @@ ax : matplotlib Axes, default=None
 {axes_of_images}
 axes_ : ndarray of matplotlib Axes, shape (n_samples,)
     One for each image.
+
+{ax}
+ax : matplotlib Axes, default=None
+    Axes to draw in; None makes a new figure.
+
+{batch_inputs}
+inputs : tensor of shape (batch * n_views, height, width, channels)
+    Inputs of the backbone.
+
+{batch_seed}
+seed : int32 tensor of shape (2,)
+    A fresh seed for stateless random operations.
 
 {checkpoint_dir}
 checkpoint_dir : str or path-like, default=None
@@ -56,16 +71,16 @@ cv : int, cross-validation generator or iterable, default=None
 display : object
     The display, drawn.
 
-{embedding}
-embedding : ndarray of shape (n_samples, n_embedding), float32
-    Output of the backbone.
-
 {embedding_transformer}
 transformer : transformer, default=None
     Brings embeddings to two dimensions, such as
     ``TSNE(random_state=0)``. It is cloned and fitted to the embeddings, without
     y; one in :class:`~sklearn.frozen.FrozenEstimator` stays as it is. None is
     ``PCA(n_components=2, random_state=0)``.
+
+{embedding}
+embedding : ndarray of shape (n_samples, n_embedding), float32
+    Output of the backbone.
 
 {estimators_to_compare}
 estimators : classifier, dict of {str: classifier} or list of (str, classifier)
@@ -78,6 +93,10 @@ features : KerasTensor of shape (None, n_embedding)
 {figure}
 figure_ : matplotlib Figure
     The figure they are in.
+
+{fitted_task}
+self : object
+    The task.
 
 {image_batch}
 images : tensor of shape (batch, height, width, channels)
@@ -100,11 +119,19 @@ feature_names_in_ : ndarray of shape (n_features_in_,)
 layer : keras.layers.Layer
     A layer of the network that is to be pretrained.
 
+{loss_of_outputs}
+loss : callable
+    Loss of a whole batch.
+
 {memory}
 memory : str, path-like or joblib.Memory, default=None
     Folder that keeps finished pretraining, so that the same images, network,
     parameters and seed are never pretrained twice, as in a grid search over
     fine-tuning. Needs an int as `random_state` to find anything again.
+
+{metrics_of_partners}
+metrics : list of callable
+    Share of views whose nearest other view in the batch is of the same image.
 
 {n_jobs}
 n_jobs : int, default=None
@@ -127,16 +154,21 @@ n_samples : int, default=5
 display : object
     The display itself, with `axes_` and `figure_`.
 
-{pretext}
-pretext : PretextTask, default=None
-    The pretext task; None is :class:`~skssl.RotationPretext`, or with X of ready
-    views the task to tell these apart.
-
 {pretext_labels}
 labels : ndarray of shape (n_samples, n_views), int64
     Predicted labels, for rotation the index into `angles`. Where the views of a
     task are the same in each call, as those of rotation are, a perfect row is
     ``0, 1, …, n_views - 1``.
+
+{pretext}
+pretext : PretextTask, default=None
+    The pretext task, one of skssl or of your own; None is
+    :class:`~skssl.RotationPretext`, or with X of ready views the task to tell these
+    apart.
+
+{projection_units}
+projection_units : int, default=128
+    Number of outputs of the projection head, in which the views are compared.
 
 {random_choice}
 random_state : int, RandomState instance or None, default=None
@@ -160,6 +192,10 @@ random_state : int, RandomState instance or None, default=None
 scoring : str or callable, default=None
     The score, as for `cross_validate`; None is that of the estimator's `score`.
 
+{shape_of_images}
+image_shape : tuple of int
+    (height, width, channels) of the images.
+
 {standardize}
 standardize : bool or "auto", default="auto"
     Whether the network standardises each channel of the images. "auto" does so
@@ -170,6 +206,10 @@ standardize : bool or "auto", default="auto"
     follows leading augmentation layers. A `Normalization` layer of the network that
     was not adapted takes its place, and wherever one stands it is adapted to what
     it receives; False leaves these as they are, too.
+
+{training_images}
+X : ndarray of shape (n_samples, height, width, channels)
+    Training images.
 
 {unlabeled_label}
 unlabeled_label : object, default=-1

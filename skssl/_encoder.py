@@ -265,7 +265,7 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
         return predict_views(self.pretext_model_, self.pretext_, images)
 
     def score(self, X, y=None):
-        """Return the pretext accuracy.
+        """Return the score of the pretext task, such as its accuracy.
 
         With it, `cross_val_score` and `GridSearchCV` tune pretraining without labels.
 
@@ -277,7 +277,8 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
         Returns
         -------
         score : float
-            First metric of the task; minus its loss where it has no metric.
+            First metric of the task, minus its loss where it has no metric, or the
+            mean of several tasks.
         """
         from ._training.prediction import score_task
 
@@ -326,7 +327,8 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
             import keras
 
             features = keras.Input(encoder.backbone_.output_shape[1:])
-            return tuple(pretext.build_head(features, encoder.image_shape_).shape)
+            outputs = pretext.build_head(features, encoder.image_shape_)
+            return keras.Model(features, outputs).output_shape
 
         expected = without_memory(head_shape)
         require(

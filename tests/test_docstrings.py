@@ -34,9 +34,14 @@ SECTIONS = (
 )
 # What rests on a paper.
 FROM_PAPERS = {
+    "BarlowTwinsPretext",
+    "CombinedPretext",
+    "JigsawPretext",
+    "MaskedPretext",
     "RotationPretext",
     "SelfSupervisedClassifier",
     "SelfSupervisedEncoder",
+    "SimCLRPretext",
     "suggest_to_label",
 }
 ENTRY = re.compile(r"(?P<names>\*{0,2}\w+(, \w+)*)( : (?P<kind>.*))?")

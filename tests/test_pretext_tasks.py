@@ -5,14 +5,23 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import ops
+from sklearn.base import clone
 
 from skssl import (
+    BarlowTwinsPretext,
+    CombinedPretext,
+    JigsawPretext,
+    MaskedPretext,
     PretextDisplay,
+    RotationPretext,
     SelfSupervisedClassifier,
     SelfSupervisedEncoder,
+    SimCLRPretext,
+    check_pretext_task,
     load,
 )
 from skssl._storage.archive import saved_by_parameters
+from skssl._storage.checkpoint import Checkpoint
 from skssl.pretext import PretextTask, ViewClassification
 
 
@@ -198,3 +207,125 @@ def test_contrastive_loss_against_a_plain_loop():
         terms.append(-np.log(np.exp(z[i] @ z[partner] / 0.5) / others))
     loss = contrastive_loss(None, ops.convert_to_tensor(z, "float32"))
     assert float(loss) == pytest.approx(np.mean(terms), rel=1e-5)
+
+
+# Conformity, of the tasks of the package and of those above
+
+
+HALVES = RotationPretext((0, 180))
+TASKS = [
+    HALVES,
+    SimCLRPretext(temperature=0.5, projection_units=8),
+    BarlowTwinsPretext(projection_units=8),
+    JigsawPretext(n_permutations=4),
+    MaskedPretext(patch_size=3),
+    CombinedPretext([("halves", HALVES), ("masked", MaskedPretext())], [1, 0.5]),
+]
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: type(task).__name__)
+@pytest.mark.parametrize("shape", [(8, 8, 1), (12, 10, 3)], ids=str)
+def test_tasks_keep_to_the_protocol(task, shape, digits):
+    X = digits[0][:120, :, :, None]
+    if shape == (12, 10, 3):
+        X = np.pad(X, [(0, 0), (3, 1), (2, 0), (0, 0)]) * np.array([10, 15, 5])
+        X = X.astype("uint8")
+    assert X.shape[1:] == shape
+    check_pretext_task(task, X)
+
+
+@pytest.mark.parametrize("task", [HalfJigsaw(), TinySimCLR(), MaskedImages()])
+def test_tasks_of_the_user_keep_to_the_protocol(task, digits):
+    check_pretext_task(task, digits[0][:120])
+
+
+@pytest.mark.parametrize("task", TASKS[1:], ids=lambda task: type(task).__name__)
+def test_a_random_task_draws_from_its_seed(task, digits):
+    images = tf.constant(digits[0][:9, :, :, None], tf.float32)
+    fitted = clone(task).fit(images)
+    first, other = (fitted.make_batch(images, [1, k])[0] for k in range(2))
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("task", TASKS[1:], ids=lambda task: type(task).__name__)
+def test_an_interrupted_task_goes_on(task, digits, quick, tmp_path, monkeypatch):
+    X = digits[0][:100]
+    encoder = SelfSupervisedEncoder(quick(), pretext=task, epochs=3, random_state=0)
+    whole = clone(encoder).fit(X)
+    write = Checkpoint.write
+
+    def write_and_stop(self, state):
+        write(self, state)
+        raise KeyboardInterrupt
+
+    encoder.set_params(checkpoint_dir=tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "write", write_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            encoder.fit(X)
+    assert len(list(tmp_path.rglob("*.checkpoint"))) == 1
+    encoder.fit(X)
+    assert encoder.history_ == whole.history_
+    np.testing.assert_array_equal(encoder.transform(X), whole.transform(X))
+    assert list(tmp_path.rglob("*.checkpoint")) == []
+
+
+class Wrong(HalfJigsaw):
+    """A task with a fault."""
+
+    def __init__(self, fault=None):
+        self.fault = fault
+
+    def __sklearn_clone__(self):
+        return self if self.fault == "fitted" else Wrong(self.fault)
+
+    def fit(self, X, y=None):
+        self.shape_ = X.shape
+        return self
+
+    def make_batch(self, images, seed):
+        inputs, targets = super().make_batch(images, seed)
+        if self.fault == "random":
+            targets = ops.cast(tf.random.uniform(ops.shape(targets)) > 0.5, "int32")
+        if self.fault == "shape":
+            inputs = inputs[:, 1:]
+        if self.fault == "few":
+            targets = targets[1:]
+        if self.fault == "class":
+            targets += 2
+        if self.fault == "nan":
+            inputs = ops.cast(inputs, "float32") * np.nan
+        return inputs, targets
+
+    def build_head(self, features, image_shape):
+        n_units = 3 if self.fault == "units" else 2
+        return keras.layers.Dense(n_units, activation="softmax")(features)
+
+    def loss_and_metrics(self):
+        if self.fault == "loss":
+            return lambda targets, outputs: ops.sum(outputs) * np.inf, []
+        if self.fault == "learns nothing":
+            return lambda targets, outputs: 0 * ops.mean(outputs) + 1, []
+        if self.fault == "slope":
+            return lambda targets, outputs: ops.sum(targets), []
+        return super().loss_and_metrics()
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("random", "must return the same from the same seed"),
+        ("shape", r"inputs must have shape \(5, 8, 8, 1\).*got \(5, 7, 8, 1\)"),
+        ("few", "one target for each of 5 inputs, got 4"),
+        ("class", "targets must be indices of 2 class_names"),
+        ("nan", "inputs must be finite"),
+        ("units", r"outputs of shape \(None, 2\), got \(None, 3\)"),
+        ("loss", "the loss is .*inf"),
+        ("slope", "a finite slope for each weight"),
+        ("learns nothing", r"must lower the loss, got \[1.0, 1.0, 1.0, 1.0, 1.0\]"),
+        ("fitted", "fit must leave the task that was given as it is"),
+    ],
+)
+def test_what_is_wrong_with_a_task_is_named(fault, message, digits):
+    with pytest.raises(AssertionError, match=message):
+        check_pretext_task(Wrong(fault), digits[0][:20])

@@ -12,7 +12,15 @@ from numpy.testing import assert_allclose
 
 import skssl
 import skssl._training.reuse
-from skssl import RotationPretext, SelfSupervisedClassifier, SelfSupervisedEncoder
+from skssl import (
+    CombinedPretext,
+    JigsawPretext,
+    MaskedPretext,
+    RotationPretext,
+    SelfSupervisedClassifier,
+    SelfSupervisedEncoder,
+    SimCLRPretext,
+)
 from skssl._data.training_set import distinct_images
 from skssl._networks.identity import architecture
 from skssl._networks.network import build_network
@@ -245,6 +253,34 @@ def test_copies_are_kept_for_each_task():
     assert len(kept_copies) == 2
     assert train(Turned((0, 90))) == history
     assert len(kept_copies) == 2
+
+
+def test_copies_are_kept_for_tasks_with_losses_of_their_own():
+    def train(task):
+        encoder = SelfSupervisedEncoder(pretext=task, epochs=1, random_state=0)
+        return encoder.fit(IMAGES).history_
+
+    def combined(weight):
+        tasks = [("masked", MaskedPretext()), ("jigsaw", JigsawPretext())]
+        return CombinedPretext(tasks, [1, weight])
+
+    for one, other in [
+        (SimCLRPretext(0.1), SimCLRPretext(0.2)),
+        (combined(1), combined(2)),
+    ]:
+        skssl.clear_session()
+        history = train(one)
+        assert train(other)["loss"] != history["loss"]
+        assert len(kept_copies) == 2
+        assert train(one) == history
+        assert len(kept_copies) == 2
+
+
+def test_no_copy_is_kept_of_a_task_that_holds_code_of_the_user():
+    parts = [("turned", Turned()), ("masked", MaskedPretext())]
+    for task in (SimCLRPretext(augmentation=tf.negative), CombinedPretext(parts)):
+        SelfSupervisedEncoder(pretext=task, epochs=1).fit(IMAGES)
+        assert len(kept_copies) == 0
 
 
 class Brightened(RotationPretext):

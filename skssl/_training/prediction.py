@@ -72,8 +72,8 @@ def predict_views(pretext_model, task, images):
     return scores.argmax(axis=-1).reshape(len(images), task.n_views)
 
 
-def views_and_predictions(pretext_model, task, images, seed):
-    """Make one batch of a task that classifies, and predict its targets.
+def task_pictures(pretext_model, task, images, seed):
+    """Return pictures of one batch of a task, as the task makes them.
 
     Parameters
     ----------
@@ -86,21 +86,22 @@ def views_and_predictions(pretext_model, task, images, seed):
 
     Returns
     -------
-    views : ndarray of shape (n_samples * n_views, height, width, channels)
-        What the network sees.
-    y_true, y_pred : ndarray of shape (n_samples * n_views,)
-        True and predicted class index of each.
+    pictures : ndarray of shape (n_samples * n_views, height, width, channels)
+        A picture of each input of the network.
+    y_true, y_pred : ndarray of shape (n_samples * n_views,) or None
+        What is written above each picture.
     """
     batch = tf.convert_to_tensor(load_batch(images))
-    views, y_true = map(np.asarray, task.make_batch(batch, seed))
-    return views, y_true, predict(pretext_model, views).argmax(axis=-1)
+    return task.pictures(
+        batch, seed, lambda inputs: predict(pretext_model, np.asarray(inputs))
+    )
 
 
 def score_task(pretext_model, task, images, batch_size):
-    """Return the first metric of a pretext task, or minus its loss."""
+    """Return the score of a pretext task on images."""
     loss, metrics = task.loss_and_metrics()
     model = keras.Model(pretext_model.input, pretext_model.output)
-    model.compile(loss=loss, metrics=metrics)
+    model.compile(loss=loss, metrics=metrics, loss_weights=task.loss_weights)
     data = TrainingSet(images, np.arange(len(images)))
     batch_size = max(1, batch_size // task.n_views)
     # TensorFlow warns where one function is traced often, and takes functions with the
@@ -112,5 +113,6 @@ def score_task(pretext_model, task, images, batch_size):
         )
         for batch in dataset:
             results = step(batch)
-    loss = results.pop("loss")
-    return float(next(iter(results.values()), -loss))
+    return float(
+        task.score_from({name: float(value) for name, value in results.items()})
+    )

@@ -223,6 +223,11 @@ def _key(model, compile_kwargs, prepare):
     code = getattr(prepare, "func", prepare) if owner is None else type(owner)
     if not code.__module__.startswith("skssl."):
         return None
+    if owner is not None:
+        if not _is_plain(owner):
+            return None
+        # They follow from the task, which is identified with what it prepares.
+        compile_kwargs = {**compile_kwargs, "loss": None, "metrics": None}
     parts = [*all_layers(model), *keras.tree.flatten(list(compile_kwargs.values()))]
     if tf.distribute.has_strategy() or _n_bytes(model) > MAX_BYTES:
         return None
@@ -242,6 +247,16 @@ def _key(model, compile_kwargs, prepare):
     return keras.config.dtype_policy().name, text, preparation
 
 
+def _is_plain(task):
+    """Whether a task, with all that it consists of, is of skssl and plain values."""
+    values = keras.tree.flatten(list(task.get_params().values()))
+    return not any(map(callable, values)) and all(
+        type(value).__module__.startswith("skssl.")
+        for value in values
+        if hasattr(value, "get_params")
+    )
+
+
 def _is_of_keras(thing):
     """Whether a layer or a setting is from Keras, or no code at all."""
     if isinstance(thing, keras.layers.Lambda):
@@ -256,7 +271,8 @@ def _names_keras_alone(node):
     if not isinstance(node, dict):
         return True
     name, module = node.get("class_name"), node.get("module") or ""
-    known = name in (None, "__keras_tensor__") or f"{module}.".startswith("keras.")
+    values = None, "__keras_tensor__", "__slice__"
+    known = name in values or f"{module}.".startswith("keras.")
     return known and all(map(_names_keras_alone, node.values()))
 
 

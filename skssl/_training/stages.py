@@ -124,13 +124,13 @@ def pretraining(
         optimizer = keras.optimizers.Adam(schedule)
     optimizer = fresh_optimizer(keras.optimizers.get(optimizer))
     loss, metrics = task.loss_and_metrics()
-    own = {"optimizer": optimizer, "loss": loss, "metrics": metrics}
-    none = {"loss_weights": None, "weighted_metrics": None}
+    own = {"loss": loss, "metrics": metrics, "loss_weights": task.loss_weights}
+    own["optimizer"] = optimizer
     return Stage(
         "pretraining",
         f": {type(task).__name__} on {len(data)} images",
         model,
-        {**network.compile_kwargs, **own, **none},
+        {**network.compile_kwargs, **own, "weighted_metrics": None},
         batches,
         epochs,
         verbose=verbose,

@@ -18,8 +18,8 @@ class ImageGridDisplay:
     ----------
     images : ndarray of shape (n_samples, height, width, channels)
         The images to draw; one, three or four channels.
-    y_true, y_pred : array-like of shape (n_samples,)
-        Labels, written above each image.
+    y_true, y_pred : array-like of shape (n_samples,) or None
+        Labels, written above each image; None draws the images alone.
 
     Attributes
     ----------
@@ -73,13 +73,18 @@ class ImageGridDisplay:
             hspace=0.6,
         )
         self.figure_ = self.axes_[0].figure
-        for axes, image, true, predicted in zip(
-            self.axes_, images, self.y_true, self.y_pred, strict=True
+        labels = [(None, None)] * n_images
+        if self.y_true is not None:
+            labels = zip(self.y_true, self.y_pred, strict=True)
+        for axes, image, (true, predicted) in zip(
+            self.axes_, images, labels, strict=True
         ):
             color = "black" if true == predicted else "red"
             axes.imshow(image, **{"cmap": cmap, **(im_kw or {})})
             axes.set_anchor("N")  # near the title, where the cell is higher
-            axes.set_title(f"True: {true}\nPred: {predicted}", color=color, fontsize=9)
+            if self.y_true is not None:
+                title = f"True: {true}\nPred: {predicted}"
+                axes.set_title(title, color=color, fontsize=9)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set(color=color, linewidth=1 if color == "black" else 3)
         return self

@@ -18,8 +18,8 @@ class PretextDisplay(ImageGridDisplay):
     ----------
     images : ndarray of shape (n_samples, height, width, channels)
         The views to draw.
-    y_true, y_pred : array-like of shape (n_samples,)
-        Names of the pretext labels, such as "90°".
+    y_true, y_pred : array-like of shape (n_samples,) or None
+        Names of the pretext labels, such as "90°"; None draws the views alone.
 
     Attributes
     ----------
@@ -53,12 +53,15 @@ class PretextDisplay(ImageGridDisplay):
         """Predict and draw one random view of randomly chosen images.
 
         The views and their true labels are made by the task, as for a batch in
-        training; some tasks make them at random.
+        training; some tasks make them at random. A task that compares two views draws
+        these side by side, with the number of the image and that of the image whose
+        view is nearest. A task that hides patches draws the image with these beside
+        what the network puts there.
 
         Parameters
         ----------
         estimator : SelfSupervisedEncoder or SelfSupervisedClassifier
-            A fitted estimator that was pretrained on a task that classifies.
+            A fitted estimator that was pretrained.
         {X_images}
             Images of the shape seen in `fit`.
         {n_samples_to_draw}
@@ -73,33 +76,31 @@ class PretextDisplay(ImageGridDisplay):
         Raises
         ------
         TypeError
-            If the estimator was not pretrained, or was pretrained on a task that does
-            not classify.
+            If the estimator was not pretrained, or was pretrained on a task that has
+            no pictures, as one that combines several.
         """
         check_is_fitted(estimator)
         encoder = getattr(estimator, "encoder_", estimator)
-        if not hasattr(encoder, "predict_pretext"):
+        if not hasattr(encoder, "pretext_"):
             raise TypeError(
-                "estimator must have been pretrained on a task that classifies, as "
-                f"RotationPretext does, got {estimator!r}."
+                "estimator must have been pretrained on a pretext task, such as a task "
+                f"that classifies, got {estimator!r}."
             )
-        from .._training.prediction import views_and_predictions
+        from .._training.prediction import task_pictures
 
         images, pretext = encoder._check_task_images(X), encoder.pretext_
         random_state = check_random_state(random_state)
         rows = chosen_rows(len(images), n_samples, random_state)
         chosen = random_state.randint(pretext.n_views, size=len(rows))
-        views, y_true, y_pred = views_and_predictions(
+        pictures, y_true, y_pred = task_pictures(
             encoder.pretext_model_,
             pretext,
             images[rows],
             random_state.randint(np.iinfo(np.int32).max, size=2, dtype=np.int32),
         )
         chosen += np.arange(len(rows)) * pretext.n_views
-        names = np.asarray(pretext.class_names)
-        return cls(views[chosen], names[y_true[chosen]], names[y_pred[chosen]]).plot(
-            ax=ax, **plot_params
-        )
+        labels = (None if y is None else y[chosen] for y in (y_true, y_pred))
+        return cls(pictures[chosen], *labels).plot(ax=ax, **plot_params)
 
     @classmethod
     def from_predictions(

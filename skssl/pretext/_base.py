@@ -1,10 +1,50 @@
 """What a pretext task must provide."""
 
+import math
 from abc import abstractmethod
+from numbers import Integral, Real
 
+import numpy as np
 from sklearn.base import BaseEstimator
 
 from .._docs import fill_docstrings
+
+
+def check_number(value, name, low, high=math.inf, *, whole=False, remedy):
+    """Refuse a parameter that is no number strictly between two others.
+
+    Parameters
+    ----------
+    value, name : object, str
+        The parameter.
+    low, high : float, high default=inf
+        The bounds, which are excluded.
+    whole : bool, default=False
+        Whether it must be an integer.
+    remedy : str
+        The last sentence of the message.
+
+    Raises
+    ------
+    TypeError
+        If it is no number of this kind.
+    ValueError
+        If it is out of bounds, or NaN.
+    """
+    kind, of = (Integral, "an integer") if whole else (Real, "a number")
+    bounds = f"{of} above {low}" + (f" and below {high}" if high < math.inf else "")
+    message = f"{name} must be {bounds}, got {value!r}. {remedy}"
+    if not isinstance(value, kind) or isinstance(value, bool | np.bool_):
+        raise TypeError(message)
+    if not low < value < high:
+        raise ValueError(message)
+
+
+def side_by_side(left, right):
+    """Return pictures of two images each, with a bright gap between them."""
+    brightest = max(left.max(), right.max())
+    gap = np.full((*left.shape[:2], 1, left.shape[3]), brightest, left.dtype)
+    return np.concatenate([left, gap, right], axis=2)
 
 
 @fill_docstrings
@@ -24,10 +64,14 @@ class PretextTask(BaseEstimator):
     class_names : tuple of str or None
         Names of the classes where the targets are class indices and the head gives a
         score for each of them; None (the default) for every other task.
+    loss_weights : list of float or None
+        Weight of each loss where the head has several outputs, None (the default)
+        otherwise.
 
     See Also
     --------
     skssl.RotationPretext : Pretext task that asks by which angle an image is turned.
+    skssl.check_pretext_task : Tries whether a task keeps to this protocol.
 
     Examples
     --------
@@ -54,6 +98,7 @@ class PretextTask(BaseEstimator):
 
     n_views = 1
     class_names = None
+    loss_weights = None
 
     def is_undone_by(self, layer):
         """Say whether an augmentation layer of the network makes the task unsolvable.
@@ -75,14 +120,12 @@ class PretextTask(BaseEstimator):
 
         Parameters
         ----------
-        X : ndarray of shape (n_samples, height, width, channels)
-            Training images.
+        {training_images}
         {y_ignored}
 
         Returns
         -------
-        self : object
-            The task.
+        {fitted_task}
         """
         return self
 
@@ -98,15 +141,14 @@ class PretextTask(BaseEstimator):
         ----------
         images : tensor of shape (batch, height, width, channels)
             Images in the dtype in which they are read: uint8, or else float32.
-        seed : int32 tensor of shape (2,)
-            A fresh seed for stateless random operations.
+        {batch_seed}
 
         Returns
         -------
-        inputs : tensor of shape (batch * n_views, height, width, channels)
-            Inputs of the backbone.
+        {batch_inputs}
         targets : tensor of shape (batch * n_views, ...)
-            What the loss compares the head's outputs with.
+            What the loss compares the head's outputs with. A tuple of tensors where
+            the head has several outputs.
         """
 
     @abstractmethod
@@ -116,13 +158,12 @@ class PretextTask(BaseEstimator):
         Parameters
         ----------
         {features}
-        image_shape : tuple of int
-            (height, width, channels) of the images.
+        {shape_of_images}
 
         Returns
         -------
         outputs : KerasTensor of shape (None, ...)
-            The head's output.
+            The head's output, or a list of several.
         """
 
     @abstractmethod
@@ -138,3 +179,52 @@ class PretextTask(BaseEstimator):
             Metrics as `keras.Model.compile` takes them. The first one, greater being
             better, is the task's score; without any it is minus the loss.
         """
+
+    def score_from(self, results):
+        """Return the score from what was measured.
+
+        Parameters
+        ----------
+        results : dict of float
+            The loss, as "loss", and the metrics in their order.
+
+        Returns
+        -------
+        score : float
+            The first metric, or minus the loss where there is none.
+        """
+        metrics = (value for name, value in results.items() if name != "loss")
+        return next(metrics, -results["loss"])
+
+    def pictures(self, images, seed, predict):
+        """Return what :class:`~skssl.PretextDisplay` draws.
+
+        Parameters
+        ----------
+        {image_batch}
+        {batch_seed}
+        predict : callable
+            Returns the outputs of the pretrained network for a tensor of inputs.
+
+        Returns
+        -------
+        pictures : ndarray of shape (batch * n_views, height, width, channels)
+            A picture of each input.
+        y_true, y_pred : ndarray of shape (batch * n_views,) or None
+            What is written above each picture; None for nothing.
+
+        Raises
+        ------
+        TypeError
+            If the task does not classify, and defines no pictures of its own.
+        """
+        if self.class_names is None:
+            raise TypeError(
+                f"{type(self).__name__} has no pictures. PretextDisplay draws "
+                "estimators that were pretrained on a task that classifies, as "
+                "RotationPretext does, or on one with a method `pictures`."
+            )
+        inputs, targets = self.make_batch(images, seed)
+        names = np.asarray(self.class_names)
+        y_pred = names[predict(inputs).argmax(axis=-1)]
+        return np.asarray(inputs), names[np.asarray(targets)], y_pred

@@ -7,6 +7,17 @@ from .._storage.archive import saved_by_parameters
 from ._base import PretextTask
 
 
+def class_head(features, n_classes):
+    """Return the output of a softmax layer on the backbone's output."""
+    from keras import layers
+
+    # float32, so that the softmax is exact under a mixed precision policy too.
+    head = layers.Dense(
+        n_classes, activation="softmax", dtype="float32", name="pretext_head"
+    )
+    return head(features)
+
+
 @fill_docstrings
 class ViewClassification(PretextTask):
     """Base of tasks that make fixed views of each image and ask which one it is.
@@ -65,13 +76,7 @@ class ViewClassification(PretextTask):
         outputs : KerasTensor of shape (None, n_views)
             Probability of each view.
         """
-        from keras import layers
-
-        # float32, so that the softmax is exact under a mixed precision policy too.
-        head = layers.Dense(
-            self.n_views, activation="softmax", dtype="float32", name="pretext_head"
-        )
-        return head(features)
+        return class_head(features, self.n_views)
 
     def loss_and_metrics(self):
         """Return the cross entropy, and the accuracy.
