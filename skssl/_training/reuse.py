@@ -22,6 +22,8 @@ from .._runtime import LOCK, kept_copies, seeded
 # What is kept at most, of all copies together.
 MAX_COPIES = 8
 MAX_BYTES = 2**28
+# Where classes come from that their names identify.
+KNOWN = "keras.", "skssl."
 
 
 class LiveNormalization(keras.layers.Normalization):
@@ -229,6 +231,7 @@ def _key(model, compile_kwargs, prepare):
         # They follow from the task, which is identified with what it prepares.
         compile_kwargs = {**compile_kwargs, "loss": None, "metrics": None}
     parts = [*all_layers(model), *keras.tree.flatten(list(compile_kwargs.values()))]
+    parts += keras.tree.flatten(list(getattr(prepare, "args", ())))
     if tf.distribute.has_strategy() or _n_bytes(model) > MAX_BYTES:
         return None
     if not all(map(_is_of_keras, parts)):
@@ -258,21 +261,21 @@ def _is_plain(task):
 
 
 def _is_of_keras(thing):
-    """Whether a layer or a setting is from Keras, or no code at all."""
+    """Whether a layer or a setting is from Keras or skssl, or no code at all."""
     if isinstance(thing, keras.layers.Lambda):
         return False  # before Keras warns that a lambda is unsafe to save
-    return not callable(thing) or f"{thing.__module__}.".startswith("keras.")
+    return not callable(thing) or f"{thing.__module__}.".startswith(KNOWN)
 
 
 def _names_keras_alone(node):
-    """Whether a part of an architecture names nothing but classes of Keras."""
+    """Whether a part of an architecture names only classes of Keras and skssl."""
     if isinstance(node, list):
         return all(map(_names_keras_alone, node))
     if not isinstance(node, dict):
         return True
     name, module = node.get("class_name"), node.get("module") or ""
     values = None, "__keras_tensor__", "__slice__"
-    known = name in values or f"{module}.".startswith("keras.")
+    known = name in values or f"{module}.".startswith(KNOWN)
     return known and all(map(_names_keras_alone, node.values()))
 
 

@@ -32,9 +32,10 @@ class TwoViews(PretextTask):
         Raises
         ------
         ValueError
-            If a parameter is out of bounds, or if `augmentation` is None.
+            If a parameter is out of bounds, or if `augmentation` is None or changes the
+            shape of the images.
         TypeError
-            If a parameter is no number.
+            If a parameter is of another type.
         """
         check_number(
             self.projection_units,
@@ -49,6 +50,9 @@ class TwoViews(PretextTask):
                 "compares differ, got None, which leaves them equal. Use 'auto', or "
                 "layers of your own."
             )
+        from ..augmentation import check_augmentation
+
+        check_augmentation(self.augmentation, X.shape[1:])
         return self
 
     def make_batch(self, images, seed):
