@@ -73,8 +73,18 @@ def test_labels_need_the_network_to_agree_and_to_be_among_the_most_certain():
     distributions = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.0, 1.0]])
     probabilities = np.array([[0.2, 0.8], [0.9, 0.1], [0.9, 0.1], [0.0, 1.0]])
     targets = np.array([-1, -1, -1, 1])
-    trusted = LabelSpread(share=0.67)._trusted(distributions, probabilities, targets)
+    strategy = LabelSpread(share=0.67)
+    trusted, agreement = strategy._trusted(distributions, probabilities, targets)
     assert_array_equal(trusted, [1])  # 0 is in dispute, 2 uncertain, 3 labelled
+    assert agreement == 0.5
+
+
+def test_in_dispute_the_network_stays_as_it_is(quick, few_labels):
+    strategy = LabelSpread(min_agreement=1)
+    disputed = make(quick, self_training=strategy).fit(*few_labels)
+    without = make(quick, self_training=None).fit(*few_labels)
+    assert_same_weights(disputed.model_, without.model_)
+    assert disputed.self_training_history_ is None
 
 
 # FixMatch
@@ -257,6 +267,7 @@ def test_text_labels_and_two_classes_with_one_unit(few_labels, quick):
         (FixMatch(strength=-1), ValueError, "strength == -1, must be >= 0"),
         (LabelSpread(n_rounds=0), ValueError, "n_rounds == 0, must be >= 1"),
         (LabelSpread(share=0), ValueError, "share == 0, must be > 0"),
+        (LabelSpread(min_agreement=2), ValueError, "min_agreement == 2, must be <= 1"),
         (LabelSpread(estimator=3), TypeError, "estimator must be a classifier"),
     ],
 )

@@ -69,7 +69,8 @@ class TrainingSet:
                     for x in (self, others)
                 ]
             )
-        content = self.digest, others.digest, others.rows, others.targets
+        parts = self.digest, others.digest, others.rows, others.targets, weights
+        content = [x if x is None else np.asarray(x).tobytes() for x in parts]
         return replace(
             self,
             rows=np.concatenate([self.rows, others.rows]),

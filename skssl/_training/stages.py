@@ -6,7 +6,7 @@ one more function here that returns a Stage.
 
 import functools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -270,7 +270,7 @@ def self_training(
     )
 
 
-def relabelled(network, labelled, others, targets, *, augmentation, **settings):
+def relabelled(network, labelled, others, *, augmentation, **settings):
     """Return a stage of self-training on images that have got a label.
 
     Parameters
@@ -279,8 +279,6 @@ def relabelled(network, labelled, others, targets, *, augmentation, **settings):
         The network.
     labelled, others : TrainingSet
         The labelled images, and those that have got a label.
-    targets : ndarray of shape (n_others,), int64
-        Class indices of the others.
     augmentation : "auto", None, keras.layers.Layer, list of these, or callable
         How each batch is changed at random.
     **settings : dict
@@ -296,7 +294,7 @@ def relabelled(network, labelled, others, targets, *, augmentation, **settings):
     return self_training(
         network,
         labelled,
-        replace(others, targets=targets),
+        others,
         _prepare(network, augmentation),
         batch_size=RELABELLED_BATCH - n_labelled,
         labelled_batch_size=n_labelled,

@@ -70,9 +70,13 @@ class LabelSpread(SelfTraining):
 
     In each round the images are embedded by the network as it is then. The few labels
     spread over the graph of nearest neighbours of the embeddings [1]_. An image gets
-    its spread label where the network predicts the same, and where the label is among
-    the most certain. The network starts again from where fine-tuning started, and is
-    fine-tuned on these images and the labelled ones.
+    its spread label where the label is among the most certain, and where the network
+    predicts the same. The network starts again from where fine-tuning started, and is
+    fine-tuned on these images and the labelled ones. After the last round these images
+    count as labelled for the strategies that follow.
+
+    Where graph and network disagree too often, neither can be trusted. Then no image
+    gets a label, and the network stays as it is.
 
     Parameters
     ----------
@@ -80,10 +84,12 @@ class LabelSpread(SelfTraining):
         A transductive classifier of scikit-learn's form: it is fitted with -1 for
         unlabelled rows and has `label_distributions_` afterwards. None is
         ``LabelSpreading(kernel="knn", n_neighbors=10, max_iter=200)``.
-    n_rounds : int, default=3
+    n_rounds : int, default=2
         Number of rounds.
     share : float, default=0.9
         Share of the images without a label, the most certain ones, that may get one.
+    min_agreement : float, default=0.9
+        On what share of these graph and network have to agree.
 
     See Also
     --------
@@ -102,10 +108,11 @@ class LabelSpread(SelfTraining):
     LabelSpread(n_rounds=1)
     """
 
-    def __init__(self, estimator=None, *, n_rounds=3, share=0.9):
+    def __init__(self, estimator=None, *, n_rounds=2, share=0.9, min_agreement=0.9):
         self.estimator = estimator
         self.n_rounds = n_rounds
         self.share = share
+        self.min_agreement = min_agreement
 
     def check(self):
         """Refuse parameters that cannot be used.
@@ -126,6 +133,7 @@ class LabelSpread(SelfTraining):
         check_scalar(
             self.share, "share", Real, min_val=0, max_val=1, include_boundaries="right"
         )
+        check_scalar(self.min_agreement, "min_agreement", Real, min_val=0, max_val=1)
         if self.estimator is not None and not hasattr(self.estimator, "fit"):
             raise TypeError(
                 "estimator must be a classifier with label_distributions_, such as "
@@ -148,28 +156,36 @@ class LabelSpread(SelfTraining):
             distributions = spread(
                 learner.embed(), targets, learner.n_classes, self.estimator
             )
-            trusted = self._trusted(distributions, learner.predict_proba(), targets)
-            if not len(trusted):
-                break
+            rows, agreement = self._trusted(
+                distributions, learner.predict_proba(), targets
+            )
+            if not agreement >= self.min_agreement:  # or NaN, without any row
+                return
+            labels = distributions[rows].argmax(axis=1)
+            trusted = replace(learner.data.take(rows), targets=labels)
             learner.restart()
             learner.run(
                 relabelled(
                     replace(learner.network, compile_kwargs=learner.compile_kwargs),
                     learner.labelled,
-                    learner.data.take(trusted),
-                    distributions[trusted].argmax(axis=1),
+                    trusted,
                     augmentation=learner.augmentation,
                     n_steps=learner.n_steps,
                     seed=learner.seed,
                     verbose=learner.verbose,
                 )
             )
+        learner.labelled = learner.labelled.joined(trusted)
 
     def _trusted(self, distributions, probabilities, targets):
-        """Return the positions of the images that get their spread label."""
+        """Return the images that get their spread label, and the share that agrees.
+
+        Both are of the most certain ones among the images without a label.
+        """
         certainties = certainty(distributions)
         others = np.flatnonzero(targets < 0)
         agree = distributions.argmax(axis=1) == probabilities.argmax(axis=1)
         n_most = round(self.share * len(others))
         most = others[np.argsort(-certainties[others], kind="stable")[:n_most]]
-        return np.sort(most[agree[most]])
+        agreeing = np.sort(most[agree[most]])
+        return agreeing, len(agreeing) / n_most if n_most else np.nan
