@@ -32,7 +32,11 @@ def combined(weights=None):
 @pytest.fixture(scope="module")
 def encoder(digits, quick):
     return SelfSupervisedEncoder(
-        quick(), pretext=combined([1, 2, 0.5]), epochs=3, random_state=0
+        quick(),
+        pretext=combined([1, 2, 0.5]),
+        epochs=3,
+        optimizer=keras.optimizers.Adam(0.01),
+        random_state=0,
     ).fit(digits[0][:200])
 
 

@@ -35,7 +35,7 @@ def spread(embeddings, targets, n_classes, estimator=None):
         of the labelled ones, which is class mass normalisation.
     """
     if estimator is None:
-        estimator = LabelSpreading(kernel="knn", n_neighbors=10, max_iter=200)
+        estimator = LabelSpreading(kernel="knn", n_neighbors=10, max_iter=100, tol=0)
     estimator = clone(estimator)
     if estimator.get_params().get("n_neighbors", 0) > len(embeddings):
         estimator.set_params(n_neighbors=len(embeddings))
@@ -83,7 +83,7 @@ class LabelSpread(SelfTraining):
     estimator : estimator, default=None
         A transductive classifier of scikit-learn's form: it is fitted with -1 for
         unlabelled rows and has `label_distributions_` afterwards. None is
-        ``LabelSpreading(kernel="knn", n_neighbors=10, max_iter=200)``.
+        ``LabelSpreading(kernel="knn", n_neighbors=10, max_iter=100, tol=0)``.
     n_rounds : int, default=2
         Number of rounds.
     share : float, default=0.9
