@@ -72,9 +72,9 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
     {image_shape}
     {standardize}
         "auto" is the setting of `encoder` where one is given.
-    pretrain_epochs : int, default=5
-        Number of passes over all images; 0 trains the same network on the labelled
-        images alone.
+    pretrain_epochs : int or None, default=None
+        Number of passes over all images; None is as many as give 2000 steps, and 0
+        leaves pretraining out.
     pretrain_batch_size : int, default=64
         Number of inputs in one step of pretraining; with four rotations, 64 inputs are
         16 images.
@@ -205,7 +205,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         encoder=None,
         image_shape=None,
         standardize="auto",
-        pretrain_epochs=5,
+        pretrain_epochs=None,
         pretrain_batch_size=64,
         pretrain_optimizer=None,
         augmentation="auto",
@@ -521,7 +521,8 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
             )
 
     def _check_parameters(self):
-        check_scalar(self.pretrain_epochs, "pretrain_epochs", Integral, min_val=0)
+        if self.pretrain_epochs is not None:
+            check_scalar(self.pretrain_epochs, "pretrain_epochs", Integral, min_val=0)
         check_scalar(
             self.pretrain_batch_size, "pretrain_batch_size", Integral, min_val=1
         )
@@ -608,7 +609,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         try:
             yield
         except Exception as error:
-            if self.encoder is None and self.pretrain_epochs:
+            if self.encoder is None and self.pretrain_epochs != 0:
                 error.add_note(self._pretraining_note())
             raise
 

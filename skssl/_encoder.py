@@ -87,8 +87,8 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
     {pretext}
     {image_shape}
     {standardize}
-    epochs : int, default=5
-        Number of passes over the images.
+    epochs : int or None, default=None
+        Number of passes over the images; None is as many as give 2000 steps.
     batch_size : int, default=64
         Number of inputs in one step; with four rotations, 64 inputs are 16 images.
     optimizer : str or keras.optimizers.Optimizer, default=None
@@ -137,7 +137,7 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
         pretext=None,
         image_shape=None,
         standardize="auto",
-        epochs=5,
+        epochs=None,
         batch_size=64,
         optimizer=None,
         memory=None,
@@ -180,7 +180,8 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
             If `estimator` or `pretext` is of a type that is not supported.
         """
         check_backend()
-        check_scalar(self.epochs, "epochs", Integral, min_val=1)
+        if self.epochs is not None:
+            check_scalar(self.epochs, "epochs", Integral, min_val=1)
         check_scalar(self.batch_size, "batch_size", Integral, min_val=1)
         self._check_standardize()
         images = self._fit_images(X, allow_views=True)

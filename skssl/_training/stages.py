@@ -21,6 +21,8 @@ from .._storage.checkpoint import Checkpoint
 from ..augmentation import augmented
 from .batches import Batches, MixedBatches
 
+# Without a number of epochs, few images are read often, and many images once.
+PRETRAIN_STEPS = 2000
 # With 100 labels in batches of 64, five epochs are ten steps, too few to learn from. So
 # the number of epochs follows from a number of steps, unless the wrapper gives it. An
 # epoch has a fixed cost. So where a pass has only a few steps, an epoch is several.
@@ -103,7 +105,9 @@ def pretraining(
         The images.
     optimizer : str, keras.optimizers.Optimizer or None
         Optimizer; None is Adam with a learning rate that falls along a cosine.
-    epochs, batch_size, seed, verbose : int
+    epochs : int or None
+        As in Keras; None is as many as give 2000 steps.
+    batch_size, seed, verbose : int
         As in Keras; the batch size counts inputs of the network.
 
     Returns
@@ -117,6 +121,8 @@ def pretraining(
         outputs = task.build_head(network.backbone(inputs), image_shape)
         model = keras.Model(inputs, outputs, name="pretext_model")
     batches = Batches(data, task.make_batch, max(1, batch_size // task.n_views), seed)
+    if epochs is None:
+        epochs = math.ceil(PRETRAIN_STEPS / batches.n_steps)
     if optimizer is None:
         schedule = keras.optimizers.schedules.CosineDecay(
             1e-3, epochs * batches.n_steps

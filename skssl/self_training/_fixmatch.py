@@ -15,7 +15,7 @@ class FixMatch(SelfTraining):
 
     Each step takes labelled images, and twice as many images without their labels.
     These are changed in two ways: weakly, by the `augmentation` of the classifier, and
-    strongly, by larger changes and with a square erased. Where the network is sure of
+    strongly, with a square erased. Where the network is sure of
     the weak view, its prediction is the target of the strong one [1]_. The optimizer is
     that of the network, with a learning rate that falls along a cosine. The weights of
     the result are their moving average.
@@ -23,13 +23,14 @@ class FixMatch(SelfTraining):
     Parameters
     ----------
     n_steps : int, default=None
-        Number of training steps; None is three times as many as fine-tuning has.
+        Number of training steps; None is twice as many as fine-tuning has.
     batch_size : int, default=64
         Number of images without a label in a step.
     threshold : float, default=0.95
         From which probability on a prediction is sure.
-    strength : float, default=2.0
-        How much larger the strong changes are than those of ``augmentation="auto"``.
+    strength : float, default=1.0
+        How large the strong changes are, relative to those of ``augmentation="auto"``.
+        A square is erased besides.
 
     See Also
     --------
@@ -47,7 +48,7 @@ class FixMatch(SelfTraining):
     FixMatch(n_steps=500)
     """
 
-    def __init__(self, *, n_steps=None, batch_size=64, threshold=0.95, strength=2.0):
+    def __init__(self, *, n_steps=None, batch_size=64, threshold=0.95, strength=1.0):
         self.n_steps = n_steps
         self.batch_size = batch_size
         self.threshold = threshold
@@ -93,7 +94,7 @@ class FixMatch(SelfTraining):
                 augmentation=learner.augmentation,
                 threshold=self.threshold,
                 strength=self.strength,
-                n_steps=self.n_steps or 3 * learner.n_steps,
+                n_steps=self.n_steps or 2 * learner.n_steps,
                 batch_size=self.batch_size,
                 labelled_batch_size=max(1, self.batch_size // 2),
                 seed=learner.seed,
