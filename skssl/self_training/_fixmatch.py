@@ -15,7 +15,7 @@ class FixMatch(SelfTraining):
 
     Each step takes labelled images, and twice as many images without their labels.
     These are changed in two ways: weakly, by the `augmentation` of the classifier, and
-    strongly, with a square erased. Where the network is sure of
+    strongly, by other changes and with a square erased. Where the network is sure of
     the weak view, its prediction is the target of the strong one [1]_. The optimizer is
     that of the network, with a learning rate that falls along a cosine. The weights of
     the result are their moving average.
