@@ -10,7 +10,7 @@ def as_strategies(self_training):
     if self_training is None:
         return []
     if isinstance(self_training, str) and self_training == "auto":
-        return [LabelSpread(), FixMatch()]
+        return [FixMatch(), LabelSpread(), FixMatch()]
     strategies = (
         self_training if isinstance(self_training, list | tuple) else [self_training]
     )

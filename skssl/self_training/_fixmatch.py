@@ -23,7 +23,7 @@ class FixMatch(SelfTraining):
     Parameters
     ----------
     n_steps : int, default=None
-        Number of training steps; None is twice as many as fine-tuning has.
+        Number of training steps; None is as many as fine-tuning has.
     batch_size : int, default=64
         Number of images without a label in a step.
     threshold : float, default=0.95
@@ -94,7 +94,7 @@ class FixMatch(SelfTraining):
                 augmentation=learner.augmentation,
                 threshold=self.threshold,
                 strength=self.strength,
-                n_steps=self.n_steps or 2 * learner.n_steps,
+                n_steps=self.n_steps or learner.n_steps,
                 batch_size=self.batch_size,
                 labelled_batch_size=max(1, self.batch_size // 2),
                 seed=learner.seed,

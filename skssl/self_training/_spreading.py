@@ -84,7 +84,7 @@ class LabelSpread(SelfTraining):
         A transductive classifier of scikit-learn's form: it is fitted with -1 for
         unlabelled rows and has `label_distributions_` afterwards. None is
         ``LabelSpreading(kernel="knn", n_neighbors=10, max_iter=100, tol=0)``.
-    n_rounds : int, default=2
+    n_rounds : int, default=1
         Number of rounds.
     share : float, default=0.9
         Share of the images without a label, the most certain ones, that may get one.
@@ -104,11 +104,11 @@ class LabelSpread(SelfTraining):
     Examples
     --------
     >>> from skssl.self_training import LabelSpread
-    >>> LabelSpread(n_rounds=1)
-    LabelSpread(n_rounds=1)
+    >>> LabelSpread(n_rounds=2)
+    LabelSpread(n_rounds=2)
     """
 
-    def __init__(self, estimator=None, *, n_rounds=2, share=0.9, min_agreement=0.9):
+    def __init__(self, estimator=None, *, n_rounds=1, share=0.9, min_agreement=0.9):
         self.estimator = estimator
         self.n_rounds = n_rounds
         self.share = share
