@@ -72,8 +72,7 @@ class LabelSpread(SelfTraining):
     spread over the graph of nearest neighbours of the embeddings [1]_. An image gets
     its spread label where the label is among the most certain, and where the network
     predicts the same. The network starts again from where fine-tuning started, and is
-    fine-tuned on these images and the labelled ones. After the last round these images
-    count as labelled for the strategies that follow.
+    fine-tuned on these images and the labelled ones.
 
     Where graph and network disagree too often, neither can be trusted. Then no image
     gets a label, and the network stays as it is.
@@ -175,7 +174,6 @@ class LabelSpread(SelfTraining):
                     verbose=learner.verbose,
                 )
             )
-        learner.labelled = learner.labelled.joined(trusted)
 
     def _trusted(self, distributions, probabilities, targets):
         """Return the images that get their spread label, and the share that agrees.
