@@ -4,12 +4,19 @@ import pytest
 import tensorflow as tf
 from networks import assert_same_weights
 from numpy.testing import assert_allclose, assert_array_equal, assert_equal
+from scikeras.wrappers import KerasClassifier
 from sklearn.base import clone
+from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.semi_supervised import LabelPropagation
 
-from skssl import SelfSupervisedClassifier, SemiSupervisedKFold, load
+from skssl import (
+    SelfSupervisedClassifier,
+    SemiSupervisedKFold,
+    build_cnn,
+    load,
+)
 from skssl._data.training_set import TrainingSet
 from skssl._training.batches import MixedBatches
 from skssl._training.consistency import ConsistencyLoss
@@ -255,6 +262,49 @@ def test_text_labels_and_two_classes_with_one_unit(few_labels, quick):
     classifier.fit(X, labels)
     assert set(classifier.transduction_) == {"low", "high"}
     assert_allclose(classifier.label_distributions_.sum(axis=1), 1, rtol=1e-5)
+
+
+def few_of(case, y, rng):
+    """Return five labels of each class, in a case that self-training may fall for."""
+    rows = np.concatenate(
+        [rng.permutation(np.flatnonzero(y == k))[:5] for k in range(10)]
+    )
+    few = np.full(len(y), -1)
+    few[rows] = y[rows]
+    if case == "a wrong label":
+        few[rows[7]] = (y[rows[7]] + 3) % 10
+    elif case == "a class with one label":
+        few[rows[1:5]] = -1
+    elif case == "a class without unlabelled images":
+        few[y == 4] = 4
+    return few
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "a wrong label",
+        "a class with one label",
+        "a class without unlabelled images",
+        "a tenth of noise",
+    ],
+)
+def test_it_does_not_harm_where_labels_or_images_are_odd(case):
+    X, y = load_digits(return_X_y=True)
+    rng = np.random.default_rng(0)
+    X_train, few = X[:1000], few_of(case, y[:1000], rng)
+    if case == "a tenth of noise":
+        X_train = np.vstack([X_train, rng.uniform(0, 16, (100, 64))])
+        few = np.append(few, np.full(100, -1))
+    network = KerasClassifier(build_cnn, optimizer="adam", epochs=200, batch_size=64)
+    classifier = SelfSupervisedClassifier(network, pretrain_epochs=0, random_state=0)
+    scores = [
+        classifier.set_params(self_training=strategy)
+        .fit(X_train, few)
+        .score(X[1000:], y[1000:])
+        for strategy in (None, "auto")
+    ]
+    assert scores[1] > scores[0] - 0.02
 
 
 @pytest.mark.parametrize(
