@@ -1,5 +1,6 @@
 """FixMatch: learning from one's own sure predictions."""
 
+import math
 from dataclasses import replace
 from numbers import Integral, Real
 
@@ -7,6 +8,9 @@ from sklearn.utils import check_scalar
 
 from .._docs import fill_docstrings
 from ._base import SelfTraining
+
+# Many images need many steps.
+MIN_PASSES = 4
 
 
 @fill_docstrings
@@ -23,7 +27,8 @@ class FixMatch(SelfTraining):
     Parameters
     ----------
     n_steps : int, default=None
-        Number of training steps; None is as many as fine-tuning has.
+        Number of training steps; None is as many as fine-tuning has, and at least four
+        passes over all images.
     batch_size : int, default=64
         Number of images without a label in a step.
     threshold : float, default=0.95
@@ -86,6 +91,10 @@ class FixMatch(SelfTraining):
         """
         from .._training.consistency import consistency
 
+        n_steps = self.n_steps
+        if n_steps is None:
+            pass_steps = len(learner.data) / self.batch_size
+            n_steps = max(learner.n_steps, math.ceil(MIN_PASSES * pass_steps))
         learner.run(
             consistency(
                 replace(learner.network, compile_kwargs=learner.compile_kwargs),
@@ -94,7 +103,7 @@ class FixMatch(SelfTraining):
                 augmentation=learner.augmentation,
                 threshold=self.threshold,
                 strength=self.strength,
-                n_steps=self.n_steps or learner.n_steps,
+                n_steps=n_steps,
                 batch_size=self.batch_size,
                 labelled_batch_size=max(1, self.batch_size // 2),
                 seed=learner.seed,
