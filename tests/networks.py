@@ -1,8 +1,16 @@
-"""Networks that several tests use, and comparisons of their weights."""
+"""Classifiers and networks that several tests use, and comparisons of weights."""
 
 import keras
 import numpy as np
 from numpy.testing import assert_array_equal
+
+from skssl import SelfSupervisedClassifier
+
+
+def two_stages(*args, **params):
+    """Return a classifier that pretrains and fine-tunes, and does nothing else."""
+    recipe = {"pretrain_epochs": 5, "augmentation": None, "self_training": None}
+    return SelfSupervisedClassifier(*args, **{**recipe, **params})
 
 
 def weights_of(model):

@@ -11,12 +11,12 @@ import joblib
 import keras
 import numpy as np
 import pytest
-from networks import Undescribed, assert_same_weights, weights_of
+from networks import Undescribed, assert_same_weights, two_stages, weights_of
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
-from skssl import RotationPretext, SelfSupervisedClassifier, SelfSupervisedEncoder
+from skssl import RotationPretext, SelfSupervisedEncoder
 from skssl._networks.identity import training_key
 from skssl._storage.cache import cached
 from skssl._storage.checkpoint import Checkpoint, pack, unpack
@@ -230,7 +230,7 @@ def own_classifier(module_of):
             loss=module.final_loss,
             callbacks=[module.Watch()],
         )
-        return SelfSupervisedClassifier(
+        return two_stages(
             wrapper, pretext=module.Task(), pretrain_epochs=1, random_state=0, **params
         )
 
@@ -296,7 +296,7 @@ def test_a_training_that_cannot_be_told_from_others_is_not_kept(
 
     X, y = few_labels
     folders = {"memory": tmp_path / "memory", "checkpoint_dir": tmp_path / "folder"}
-    clf = SelfSupervisedClassifier(
+    clf = two_stages(
         quick(), pretext=Drawing(), pretrain_epochs=1, random_state=0, **folders
     )
     with pytest.warns(RuntimeWarning, match="not used for pretraining: .*generator in"):
@@ -318,7 +318,7 @@ def test_a_callback_that_cannot_be_told_from_others_keeps_nothing(
 ):
     numbers = (n for n in range(9))
     callback = keras.callbacks.LambdaCallback(lambda epoch, logs: next(numbers))
-    clf = SelfSupervisedClassifier(
+    clf = two_stages(
         quick(callbacks=[callback]),
         pretrain_epochs=0,
         checkpoint_dir=tmp_path / "folder",
@@ -378,7 +378,7 @@ def test_an_interrupted_fit_changes_nothing_and_goes_on(
                 signal.raise_signal(signal.SIGINT)
 
     X, y = few_labels
-    clf = SelfSupervisedClassifier(
+    clf = two_stages(
         quick(epochs=3, callbacks=[Interrupt()]),
         pretrain_epochs=1,
         checkpoint_dir=tmp_path / "folder",
@@ -449,7 +449,7 @@ def test_a_callback_that_cannot_be_pickled_does_no_harm(few_labels, quick, tmp_p
             self.file.close()
 
     X, y = few_labels
-    clf = SelfSupervisedClassifier(
+    clf = two_stages(
         quick(callbacks=[WithFile()]),
         pretrain_epochs=0,
         checkpoint_dir=tmp_path,
@@ -463,9 +463,7 @@ def test_a_callback_that_cannot_be_pickled_does_no_harm(few_labels, quick, tmp_p
 
 def test_the_same_pretraining_is_done_once(few_labels, quick, tmp_path, trainings):
     X, y = few_labels
-    clf = SelfSupervisedClassifier(
-        quick(), pretrain_epochs=1, memory=tmp_path, random_state=0
-    )
+    clf = two_stages(quick(), pretrain_epochs=1, memory=tmp_path, random_state=0)
     first = clf.fit(X, y).predict_proba(X)
     second = clone(clf).set_params(memory=joblib.Memory(str(tmp_path), verbose=0))
     assert_array_equal(second.fit(X, y).predict_proba(X), first)
@@ -482,7 +480,7 @@ def test_the_same_pretraining_is_done_once(few_labels, quick, tmp_path, training
 def test_a_search_pretrains_once_per_fold(few_labels, quick, tmp_path, trainings):
     X, y = few_labels
     X, y = X[:100], y[:100]
-    clf = SelfSupervisedClassifier(quick(), pretrain_epochs=1, random_state=0)
+    clf = two_stages(quick(), pretrain_epochs=1, random_state=0)
     grid = {"frozen_layers": [0, "all"], "estimator__epochs": [1, 3]}
     without = GridSearchCV(clf, grid, cv=2, refit=False).fit(X, y)
     assert len(trainings) == 8 + 8

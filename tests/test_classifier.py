@@ -7,7 +7,7 @@ import joblib
 import keras
 import numpy as np
 import pytest
-from networks import assert_same_weights, weights_of
+from networks import assert_same_weights, two_stages, weights_of
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -46,7 +46,7 @@ def test_it_learns_from_few_labels(fitted, digits):
 
 def test_histories_are_plain_and_by_epoch(fitted):
     assert sorted(fitted.pretrain_history_) == ["accuracy", "loss"]
-    assert len(fitted.pretrain_history_["loss"]) == 5
+    assert len(fitted.pretrain_history_["loss"]) == 53  # of 38 steps, to give 2000
     assert len(fitted.finetune_history_["loss"]) == 20
     assert isinstance(fitted.finetune_history_["loss"][0], float)
 
@@ -65,7 +65,7 @@ def test_the_same_seed_gives_the_same_bits(fitted, few_labels):
     again = SelfSupervisedClassifier(random_state=0).fit(*few_labels)
     X, _ = few_labels
     assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))
-    other = SelfSupervisedClassifier(random_state=1).fit(*few_labels)
+    other = two_stages(random_state=1).fit(*few_labels)
     assert not np.allclose(other.predict_proba(X), fitted.predict_proba(X))
 
 
@@ -93,17 +93,13 @@ def test_the_callers_generators_stay_where_they_were(few_labels, quick):
     keras.utils.set_random_seed(3)
     expected = draw()
     keras.utils.set_random_seed(3)
-    clf = SelfSupervisedClassifier(
-        quick(cnn, model__dropout=0.5), pretrain_epochs=1, random_state=0
-    )
+    clf = two_stages(quick(cnn, model__dropout=0.5), pretrain_epochs=1, random_state=0)
     clf.fit(*few_labels).predict_proba(few_labels[0])
     assert draw() == expected
 
 
 def test_random_layers_are_seeded_too(few_labels, quick):
-    clf = SelfSupervisedClassifier(
-        quick(cnn, model__dropout=0.5), pretrain_epochs=1, random_state=0
-    )
+    clf = two_stages(quick(cnn, model__dropout=0.5), pretrain_epochs=1, random_state=0)
     X, y = few_labels
     first = clf.fit(X, y).predict_proba(X)
     random.random()
@@ -121,7 +117,7 @@ def test_random_layers_are_seeded_too(few_labels, quick):
 def test_the_scale_of_the_pixels_does_not_matter(rescale, few_labels, quick):
     X, y = few_labels
     X = np.round(X * 255 / 16) * 16 / 255  # so that bytes hold the same images
-    clf = SelfSupervisedClassifier(quick(epochs=20), pretrain_epochs=2, random_state=0)
+    clf = two_stages(quick(epochs=20), pretrain_epochs=2, random_state=0)
     expected = clf.fit(X, y).predict_proba(X)
     scaled = clf.fit(rescale(X), y).predict_proba(rescale(X))
     assert_allclose(scaled, expected, atol=2e-3)
@@ -129,7 +125,7 @@ def test_the_scale_of_the_pixels_does_not_matter(rescale, few_labels, quick):
 
 def test_a_refit_starts_from_fresh_weights(few_labels, quick):
     X, y = few_labels
-    clf = SelfSupervisedClassifier(quick(), pretrain_epochs=1, random_state=0)
+    clf = two_stages(quick(), pretrain_epochs=1, random_state=0)
     first = clf.fit(X, y).predict_proba(X)
     clf.fit(X[::-1], y[::-1])
     assert_array_equal(clf.fit(X, y).predict_proba(X), first)
@@ -139,7 +135,7 @@ def test_a_model_of_the_user_stays_untouched(few_labels):
     X, y = few_labels
     model = cnn()
     before = weights_of(model)
-    clf = SelfSupervisedClassifier(model, pretrain_epochs=1, random_state=0)
+    clf = two_stages(model, pretrain_epochs=1, random_state=0)
     first = clf.fit(X, y).predict_proba(X)
     assert_array_equal(clf.fit(X, y).predict_proba(X), first)
     assert clf.estimator is model
@@ -148,9 +144,9 @@ def test_a_model_of_the_user_stays_untouched(few_labels):
 
 
 def test_without_pretraining_it_is_the_supervised_network(few_labels, quick):
-    clf = SelfSupervisedClassifier(
-        quick(epochs=30), pretrain_epochs=0, random_state=0
-    ).fit(*few_labels)
+    clf = two_stages(quick(epochs=30), pretrain_epochs=0, random_state=0).fit(
+        *few_labels
+    )
     X, y = few_labels
     assert clf.score(X[y != -1], y[y != -1]) > 0.8
     assert clf.encoder_ is None
@@ -161,7 +157,7 @@ def test_without_pretraining_it_is_the_supervised_network(few_labels, quick):
 
 
 def test_a_refit_sets_every_attribute(few_labels, quick):
-    clf = SelfSupervisedClassifier(quick(), pretrain_epochs=1).fit(*few_labels)
+    clf = two_stages(quick(), pretrain_epochs=1).fit(*few_labels)
     clf.set_params(pretrain_epochs=0).fit(*few_labels)
     assert clf.encoder_ is None
     assert clf.pretrain_history_ is None
@@ -169,7 +165,7 @@ def test_a_refit_sets_every_attribute(few_labels, quick):
 
 @pytest.mark.parametrize("frozen_layers", [1, "all"])
 def test_frozen_layers_keep_their_pretrained_weights(frozen_layers, few_labels, quick):
-    clf = SelfSupervisedClassifier(
+    clf = two_stages(
         quick(epochs=3), frozen_layers=frozen_layers, pretrain_epochs=1, random_state=0
     ).fit(*few_labels)
     pretrained = clf.encoder_.backbone_.get_weights()
@@ -181,7 +177,7 @@ def test_frozen_layers_keep_their_pretrained_weights(frozen_layers, few_labels, 
 
 def test_flat_rows_and_images_are_one(few_labels, quick):
     X, y = few_labels
-    clf = SelfSupervisedClassifier(quick(), pretrain_epochs=1, random_state=0)
+    clf = two_stages(quick(), pretrain_epochs=1, random_state=0)
     expected = clf.fit(X, y).predict_proba(X)
     rows = X.reshape(len(X), -1)
     assert_array_equal(clf.fit(rows, y).predict_proba(rows), expected)
@@ -194,9 +190,7 @@ def test_strings_are_classes_and_minus_one_marks_the_rest(few_labels, quick):
     labels = np.array(
         [names[label % 2] if label != -1 else -1 for label in y], dtype=object
     )
-    clf = SelfSupervisedClassifier(
-        quick(epochs=30), pretrain_epochs=1, random_state=0
-    ).fit(X, labels)
+    clf = two_stages(quick(epochs=30), pretrain_epochs=1, random_state=0).fit(X, labels)
     assert_array_equal(clf.classes_, names)
     labelled = y != -1
     assert clf.score(X[labelled], labels[labelled].astype(str)) > 0.8
@@ -206,7 +200,7 @@ def test_strings_are_classes_and_minus_one_marks_the_rest(few_labels, quick):
 def test_one_sigmoid_unit_serves_two_classes(activation, few_labels, quick):
     X, y = few_labels
     y = np.where(y == -1, -1, y > 4)
-    clf = SelfSupervisedClassifier(
+    clf = two_stages(
         quick(cnn, model__units=1, model__activation=activation, epochs=30),
         pretrain_epochs=1,
         random_state=0,
@@ -240,7 +234,7 @@ def test_labels_that_are_no_classes_are_refused_before_any_training():
 
 def test_one_hot_losses_train(few_labels, quick):
     X, y = few_labels
-    clf = SelfSupervisedClassifier(
+    clf = two_stages(
         quick(epochs=30, loss="categorical_crossentropy"),
         pretrain_epochs=0,
         random_state=0,
@@ -249,7 +243,7 @@ def test_one_hot_losses_train(few_labels, quick):
 
 
 def test_validation_split_holds_out_labelled_rows(few_labels, quick):
-    clf = SelfSupervisedClassifier(
+    clf = two_stages(
         quick(validation_split=0.2, epochs=3), pretrain_epochs=1, random_state=0
     ).fit(*few_labels)
     assert sorted(clf.finetune_history_) == [
@@ -262,7 +256,7 @@ def test_validation_split_holds_out_labelled_rows(few_labels, quick):
 
 def test_callbacks_act_in_fine_tuning(few_labels, quick):
     stopping = keras.callbacks.EarlyStopping("loss", min_delta=100, patience=1)
-    clf = SelfSupervisedClassifier(
+    clf = two_stages(
         quick(callbacks=[stopping], epochs=9), pretrain_epochs=3, random_state=0
     ).fit(*few_labels)
     assert len(clf.pretrain_history_["loss"]) == 3
@@ -275,14 +269,14 @@ def test_weight_zero_is_absence(digits, quick):
     X, y = digits
     weight = np.ones(len(X))
     weight[300:] = 0
-    clf = SelfSupervisedClassifier(quick(), pretrain_epochs=1, random_state=0)
+    clf = two_stages(quick(), pretrain_epochs=1, random_state=0)
     expected = clf.fit(X[:300], y[:300], np.ones(300)).predict_proba(X)
     assert_array_equal(clf.fit(X, y, weight).predict_proba(X), expected)
 
 
 def test_class_weight_shifts_the_predictions(digits, quick):
     X, y = digits
-    clf = SelfSupervisedClassifier(quick(), pretrain_epochs=0, random_state=0)
+    clf = two_stages(quick(), pretrain_epochs=0, random_state=0)
     plain = (clf.fit(X, y).predict(X) == 3).mean()
     clf.set_params(class_weight={3: 50})
     assert (clf.fit(X, y).predict(X) == 3).mean() > plain + 0.1
@@ -292,7 +286,7 @@ def test_an_encoder_replaces_pretraining(few_labels, quick):
     X, y = few_labels
     encoder = SelfSupervisedEncoder(quick(), epochs=1, random_state=0).fit(X)
     before = encoder.transform(X)
-    clf = SelfSupervisedClassifier(encoder=FrozenEstimator(encoder), random_state=0)
+    clf = two_stages(encoder=FrozenEstimator(encoder), random_state=0)
     clf = clone(clf).fit(X, y)
     assert_array_equal(clf.encoder_.transform(X), before)
     assert clf.pretrain_history_ == encoder.history_
@@ -316,9 +310,7 @@ def test_what_has_no_effect_beside_an_encoder_is_said_before_training(
     params, message, fitted, few_labels, interrupted, recwarn
 ):
     X, y = few_labels
-    clf = SelfSupervisedClassifier(
-        encoder=FrozenEstimator(fitted.encoder_), random_state=0, **params
-    )
+    clf = two_stages(encoder=FrozenEstimator(fitted.encoder_), random_state=0, **params)
     with (
         interrupted(),
         pytest.warns(UserWarning, match=message) as caught,
@@ -326,7 +318,7 @@ def test_what_has_no_effect_beside_an_encoder_is_said_before_training(
         clf.fit(X, y)
     assert [x.filename for x in caught] == [__file__]
     with interrupted():  # defaults are passed over without a word
-        SelfSupervisedClassifier(encoder=fitted.encoder_, checkpoint_dir="c").fit(X, y)
+        two_stages(encoder=fitted.encoder_, checkpoint_dir="c").fit(X, y)
     assert len(recwarn) == 0
 
 
@@ -342,7 +334,7 @@ def test_channels_that_come_first_do_not_train_without_a_word(shape, quick):
     half_turns = {"pretext": RotationPretext((0, 180))}
     advice = r"np\.moveaxis\(X, 1, -1\)"
     for params in ({"pretrain_epochs": 1}, {"pretrain_epochs": 0}):
-        clf = SelfSupervisedClassifier(quick(), **params)
+        clf = two_stages(quick(), **params)
         with pytest.raises(ValueError, match=f"square images.*{advice}"):
             clf.fit(X, y)
         clf.set_params(**half_turns)
@@ -354,13 +346,13 @@ def test_channels_that_come_first_do_not_train_without_a_word(shape, quick):
         encoder.fit(X)
     with pytest.raises(ValueError, match=rf"The encoder was fitted.*{advice}"):
         other = SelfSupervisedEncoder(quick(), epochs=1).fit(np.moveaxis(X, 1, -1))
-        SelfSupervisedClassifier(encoder=other).fit(X, y)
+        two_stages(encoder=other).fit(X, y)
 
 
 def test_a_volume_does_not_pass_for_views_without_a_word(quick):
     X = np.random.default_rng(0).normal(size=(20, 6, 8, 8, 1))
     y = np.arange(20) % 2
-    clf = SelfSupervisedClassifier(quick(), pretrain_epochs=1)
+    clf = two_stages(quick(), pretrain_epochs=1)
     message = r"read as 6 views of each image.*np\.moveaxis\(X, 1, 3\)\.reshape"
     with pytest.warns(UserWarning, match=message) as caught:
         clf.fit(X, y)
@@ -376,12 +368,12 @@ def test_views_from_a_pipeline_are_the_task(few_labels, quick):
     X, y = few_labels
     pipeline = make_pipeline(
         RotationPretext((0, 180)),
-        SelfSupervisedClassifier(quick(epochs=30), pretrain_epochs=2, random_state=0),
+        two_stages(quick(epochs=30), pretrain_epochs=2, random_state=0),
     ).fit(X, y)
     assert pipeline.score(X[y != -1], y[y != -1]) > 0.8
     clf = pipeline[-1]
     assert clf.encoder_.pretext_.n_views == 2
-    direct = SelfSupervisedClassifier(
+    direct = two_stages(
         quick(epochs=30),
         pretext=RotationPretext((0, 180)),
         pretrain_epochs=2,
@@ -394,9 +386,7 @@ def test_views_from_a_pipeline_are_the_task(few_labels, quick):
 def test_grid_search_reaches_every_part(digits, quick):
     X, y = digits[0][:200], digits[1][:200]
     search = GridSearchCV(
-        SelfSupervisedClassifier(
-            quick(epochs=20), pretext=RotationPretext(), random_state=0
-        ),
+        two_stages(quick(epochs=20), pretext=RotationPretext(), random_state=0),
         {
             "pretext__angles": [(0, 180)],
             "pretrain_epochs": [0, 1],
@@ -414,7 +404,7 @@ def test_cross_validation_stratifies(digits, quick):
     X, y = digits
     order = np.argsort(y)  # unstratified folds would lack classes
     scores = cross_val_score(
-        SelfSupervisedClassifier(quick(epochs=10), pretrain_epochs=0, random_state=0),
+        two_stages(quick(epochs=10), pretrain_epochs=0, random_state=0),
         X[order],
         y[order],
         cv=3,
@@ -423,7 +413,7 @@ def test_cross_validation_stratifies(digits, quick):
 
 
 def test_parameters_clone_and_repr(quick):
-    clf = SelfSupervisedClassifier(quick(), pretext=RotationPretext((0, 180)))
+    clf = two_stages(quick(), pretext=RotationPretext((0, 180)))
     copied = clone(clf)
     assert copied.get_params()["pretext__angles"] == (0, 180)
     copied.set_params(estimator__epochs=7, pretext__angles=(0, 90))
@@ -435,9 +425,7 @@ def test_parameters_clone_and_repr(quick):
 
 
 def test_verbose_shows_stage_and_progress_bar(few_labels, quick, capsys):
-    SelfSupervisedClassifier(quick(), pretrain_epochs=1, random_state=0, verbose=1).fit(
-        *few_labels
-    )
+    two_stages(quick(), pretrain_epochs=1, random_state=0, verbose=1).fit(*few_labels)
     output = capsys.readouterr().out
     assert "Pretraining: RotationPretext on 600 images" in output
     assert "Fine-tuning on 100 labelled images" in output
@@ -446,7 +434,7 @@ def test_verbose_shows_stage_and_progress_bar(few_labels, quick, capsys):
 
 
 def test_silent_by_default(few_labels, quick, capsys):
-    SelfSupervisedClassifier(quick(), pretrain_epochs=1).fit(*few_labels)
+    two_stages(quick(), pretrain_epochs=1).fit(*few_labels)
     assert capsys.readouterr().out == ""
 
 
@@ -470,7 +458,7 @@ LABELS = np.array([0, 1, 0, 1, -1, -1])
 )
 def test_wrong_data_says_what_is_wrong(X, y, message):
     with pytest.raises(ValueError, match=message):
-        SelfSupervisedClassifier().fit(X, y)
+        two_stages().fit(X, y)
 
 
 @pytest.mark.parametrize(
@@ -497,15 +485,15 @@ def test_wrong_data_says_what_is_wrong(X, y, message):
 )
 def test_wrong_parameters_say_what_is_wrong(params, error, message):
     with pytest.raises(error, match=message):
-        SelfSupervisedClassifier(**params).fit(IMAGES, LABELS)
+        two_stages(**params).fit(IMAGES, LABELS)
 
 
 def test_an_encoder_must_fit_images_and_network(fitted):
     encoder = fitted.encoder_
     with pytest.raises(ValueError, match=r"images of shape \(8, 8, 1\), but X"):
-        SelfSupervisedClassifier(encoder=encoder).fit(IMAGES[:, :7, :7], LABELS)
+        two_stages(encoder=encoder).fit(IMAGES[:, :7, :7], LABELS)
     with pytest.raises(ValueError, match="other layers"):
-        SelfSupervisedClassifier(lambda: cnn(2), encoder=encoder).fit(IMAGES, LABELS)
+        two_stages(lambda: cnn(2), encoder=encoder).fit(IMAGES, LABELS)
 
 
 def test_a_failed_fit_changes_nothing(fitted, few_labels):
@@ -528,7 +516,7 @@ def test_another_shape_at_predict_is_refused(fitted):
 )
 def test_an_unfitted_classifier_says_so(method):
     with pytest.raises(NotFittedError):
-        getattr(SelfSupervisedClassifier(), method)(IMAGES)
+        getattr(two_stages(), method)(IMAGES)
 
 
 @pytest.mark.skipif("SKSSL_MNIST" not in os.environ, reason="SKSSL_MNIST names no file")
@@ -538,7 +526,7 @@ def test_the_tutorial_setting_on_mnist():
     with np.load(os.environ["SKSSL_MNIST"]) as data:
         X, y = data["x_train"][:1000], data["y_train"][:1000]
         X_test, y_test = data["x_test"], data["y_test"]
-    clf = SelfSupervisedClassifier(
+    clf = two_stages(
         KerasClassifier(build_cnn, optimizer="adam", batch_size=64, epochs=5)
     )
     rotations, digits = [], []

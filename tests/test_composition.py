@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from networks import two_stages
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import uniform
 from sklearn.base import clone
@@ -29,7 +30,6 @@ from sklearn.semi_supervised import SelfTrainingClassifier
 
 from skssl import (
     RotationPretext,
-    SelfSupervisedClassifier,
     SelfSupervisedEncoder,
     SemiSupervisedKFold,
 )
@@ -62,7 +62,7 @@ def make(quick):
 
     def unfitted(epochs=20, **params):
         params = {"pretrain_epochs": 0, "random_state": 0, **params}
-        return SelfSupervisedClassifier(quick(epochs=epochs), **params)
+        return two_stages(quick(epochs=epochs), **params)
 
     return unfitted
 
@@ -121,7 +121,7 @@ def test_a_frozen_encoder_in_a_pipeline(encoder, train, test):
 
 def test_a_frozen_encoder_to_start_from(encoder, train):
     before = encoder.transform(train[0])
-    clf = SelfSupervisedClassifier(
+    clf = two_stages(
         clone(encoder.estimator).set_params(epochs=20),
         encoder=FrozenEstimator(encoder),
         frozen_layers="all",

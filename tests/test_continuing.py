@@ -4,12 +4,12 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from networks import assert_same_weights, weights_of
+from networks import assert_same_weights, two_stages, weights_of
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.utils.class_weight import compute_sample_weight
 
-from skssl import SelfSupervisedClassifier, TrainingCurveDisplay, load
+from skssl import TrainingCurveDisplay, load
 
 N_TRAIN = 150
 
@@ -27,7 +27,7 @@ def later(digits):
 
 @pytest.fixture(scope="module")
 def once_fitted(train, quick):
-    clf = SelfSupervisedClassifier(quick(), pretrain_epochs=1, random_state=0)
+    clf = two_stages(quick(), pretrain_epochs=1, random_state=0)
     return clf.fit(*train)
 
 
@@ -58,8 +58,8 @@ def test_partial_fit_goes_on_from_fit(started, later, digits):
 
 def test_calls_of_partial_fit_are_epochs_of_fit(train, quick):
     params = {"pretrain_epochs": 1, "random_state": 0}
-    whole = SelfSupervisedClassifier(quick(epochs=3), **params).fit(*train)
-    by_epoch = SelfSupervisedClassifier(quick(), **params)
+    whole = two_stages(quick(epochs=3), **params).fit(*train)
+    by_epoch = two_stages(quick(), **params)
     for _ in range(3):
         by_epoch.partial_fit(*train, classes=range(10))
     assert by_epoch.finetune_history_ == whole.finetune_history_
@@ -70,7 +70,7 @@ def test_calls_of_partial_fit_are_epochs_of_fit(train, quick):
 def test_the_first_call_of_partial_fit_names_classes_that_come_later(digits, quick):
     X, y = digits
     few, all_of_them = y < 5, y < 10
-    clf = SelfSupervisedClassifier(quick(), pretrain_epochs=0, random_state=0)
+    clf = two_stages(quick(), pretrain_epochs=0, random_state=0)
     with pytest.raises(ValueError, match="first call of partial_fit needs classes="):
         clf.partial_fit(X[few], y[few])
     assert not hasattr(clf, "classes_")
@@ -85,7 +85,7 @@ def test_the_first_call_of_partial_fit_names_classes_that_come_later(digits, qui
 
 def test_a_fit_in_between_starts_afresh(train, later, quick):
     params = {"pretrain_epochs": 0, "random_state": 0}
-    clf, other = (SelfSupervisedClassifier(quick(), **params) for _ in range(2))
+    clf, other = (two_stages(quick(), **params) for _ in range(2))
     clf.fit(*train).partial_fit(*later).fit(*train)
     fitted = other.fit(*train).model_.get_weights()
     assert_same_weights(clf.model_, fitted)
@@ -95,7 +95,7 @@ def test_a_fit_in_between_starts_afresh(train, later, quick):
 
 
 def test_partial_fit_leaves_the_validation_data_out(train, later, quick):
-    clf = SelfSupervisedClassifier(
+    clf = two_stages(
         quick(fit__validation_data=later), pretrain_epochs=0, random_state=0
     )
     for _ in range(2):
@@ -112,7 +112,7 @@ def test_checkpoints_change_nothing_in_the_first_call_of_partial_fit(
     X, y = X[y < n_classes], y[y < n_classes]
     params = {"pretrain_epochs": pretrain_epochs, "random_state": 0}
     plain, kept = (
-        SelfSupervisedClassifier(quick(), checkpoint_dir=folder, **params)
+        two_stages(quick(), checkpoint_dir=folder, **params)
         for folder in (None, tmp_path)
     )
     for _ in range(2):
@@ -126,7 +126,7 @@ def test_checkpoints_change_nothing_in_the_first_call_of_partial_fit(
 def test_an_interrupted_first_partial_fit_goes_on_after_pretraining(
     train, quick, tmp_path, interrupted
 ):
-    clf = SelfSupervisedClassifier(
+    clf = two_stages(
         quick(), pretrain_epochs=1, checkpoint_dir=tmp_path, random_state=0
     )
     with interrupted(after=1):
@@ -145,7 +145,7 @@ def test_an_interrupted_first_partial_fit_goes_on_after_pretraining(
 def steps(train, quick):
     """Return a function that gives how far one step of SGD moves each weight."""
     sgd = quick(optimizer="sgd", optimizer__learning_rate=0.1, batch_size=256)
-    fitted = SelfSupervisedClassifier(sgd, pretrain_epochs=0, random_state=0)
+    fitted = two_stages(sgd, pretrain_epochs=0, random_state=0)
     fitted.fit(*train)
     before = weights_of(fitted.model_)
 
@@ -242,7 +242,7 @@ def test_what_is_measured_later_has_no_value_before(started, train):
 
 
 def test_validation_in_every_second_epoch_is_kept_by_epoch(train, quick):
-    clf = SelfSupervisedClassifier(
+    clf = two_stages(
         quick(epochs=4, validation_split=0.2, fit__validation_freq=2),
         pretrain_epochs=0,
         random_state=0,
@@ -387,14 +387,14 @@ def test_early_stopping_restores_the_best_weights(train, quick):
         "loss", patience=2, restore_best_weights=True
     )
     params = {"pretrain_epochs": 0, "random_state": 0}
-    clf = SelfSupervisedClassifier(
-        quick(callbacks=[schedule, stopping], epochs=20), **params
-    ).fit(*train)
+    clf = two_stages(quick(callbacks=[schedule, stopping], epochs=20), **params).fit(
+        *train
+    )
     losses = clf.finetune_history_["loss"]
     assert np.argmin(losses) == 3
     assert len(losses) == 6
     assert clf.finetune_history_["learning_rate"] == pytest.approx([0.02] * 4 + [3] * 2)
-    best = SelfSupervisedClassifier(quick(callbacks=[schedule], epochs=4), **params)
+    best = two_stages(quick(callbacks=[schedule], epochs=4), **params)
     assert_same_weights(clf.model_, best.fit(*train).model_)
     assert stopping.best_epoch == 3
     assert stopping.model is None
@@ -402,7 +402,7 @@ def test_early_stopping_restores_the_best_weights(train, quick):
 
 def test_a_learning_rate_schedule_is_that_of_the_optimizer(train, quick):
     still = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.0, 0.0])
-    clf = SelfSupervisedClassifier(
+    clf = two_stages(
         quick(optimizer="sgd", optimizer__learning_rate=still),
         pretrain_epochs=1,
         random_state=0,
@@ -437,7 +437,7 @@ class Watching(keras.callbacks.Callback):
 
 def test_a_users_callback_sees_the_fine_tuning_of_each_fit(train, quick):
     watching = Watching()
-    clf = SelfSupervisedClassifier(
+    clf = two_stages(
         quick(callbacks=[watching], epochs=9), pretrain_epochs=1, random_state=0
     )
     for n_fits in (1, 2):

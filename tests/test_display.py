@@ -2,6 +2,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from networks import two_stages
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.decomposition import PCA, KernelPCA
@@ -19,7 +20,6 @@ from skssl import (
     LabelEfficiencyDisplay,
     PredictionDisplay,
     PretextDisplay,
-    SelfSupervisedClassifier,
     TrainingCurveDisplay,
     label_efficiency_curve,
 )
@@ -251,7 +251,7 @@ def test_any_number_of_stages_has_a_colour_each():
 def test_a_stage_that_was_not_run_has_no_line_and_the_next_keeps_its_colour(
     fitted, few_labels, quick
 ):
-    clf = SelfSupervisedClassifier(quick(), pretrain_epochs=0)
+    clf = two_stages(quick(), pretrain_epochs=0)
     clf.fit(few_labels[0][:100], few_labels[1][:100])
     (line,) = TrainingCurveDisplay.from_estimator(clf).axes_[0].lines
     assert line.get_label() == "fine-tuning"
@@ -261,7 +261,7 @@ def test_a_stage_that_was_not_run_has_no_line_and_the_next_keeps_its_colour(
 
 def test_an_estimator_without_histories_of_training():
     with pytest.raises(NotFittedError):
-        TrainingCurveDisplay.from_estimator(SelfSupervisedClassifier())
+        TrainingCurveDisplay.from_estimator(two_stages())
     with pytest.raises(TypeError, match=r"SelfSupervisedEncoder, got PCA\(\)\."):
         TrainingCurveDisplay.from_estimator(PCA().fit(np.eye(3)))
 
@@ -496,7 +496,7 @@ def test_an_estimator_that_gives_no_embeddings():
 
 def test_an_estimator_that_tells_no_views_apart():
     with pytest.raises(NotFittedError):
-        PretextDisplay.from_estimator(SelfSupervisedClassifier(), np.zeros((2, 4, 4)))
+        PretextDisplay.from_estimator(two_stages(), np.zeros((2, 4, 4)))
     pca = PCA().fit(np.eye(3))
     with pytest.raises(TypeError, match=r"a task that classifies.* got PCA\(\)"):
         PretextDisplay.from_estimator(pca, np.eye(3))

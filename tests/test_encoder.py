@@ -3,12 +3,13 @@ import pickle
 
 import numpy as np
 import pytest
+from networks import two_stages
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_score
 
-from skssl import RotationPretext, SelfSupervisedClassifier, SelfSupervisedEncoder
+from skssl import RotationPretext, SelfSupervisedEncoder
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,7 @@ def test_weights_of_16_bits_are_refused(kind, setting, digits, quick):
         with pytest.raises(ValueError, match=message):
             SelfSupervisedEncoder(quick(), epochs=1).fit(X)
         with pytest.raises(ValueError, match=message):
-            SelfSupervisedClassifier(quick(), pretrain_epochs=0).fit(X, y)
+            two_stages(quick(), pretrain_epochs=0).fit(X, y)
     finally:
         change("float32")
     assert SelfSupervisedEncoder(quick(), epochs=1).fit(X).transform(X).shape[1] == 16

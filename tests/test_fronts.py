@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from networks import two_stages
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import load_digits
 
@@ -129,7 +130,7 @@ def test_networks_that_scale_learn_as_in_keras_alone(name, quick):
     train, test = slice(0, 500), slice(500, 900)
     build = behind(SCALING[name](), layers.Conv2D(8, 3, activation="relu"))
     wrapper = quick(build, epochs=20, optimizer__learning_rate=0.003)
-    clf = SelfSupervisedClassifier(wrapper, pretrain_epochs=0, random_state=0)
+    clf = two_stages(wrapper, pretrain_epochs=0, random_state=0)
     clf.fit(DIGITS[train], LABELS[train])
     alone = behind(SCALING[name]())({"X_shape_": (1, 8, 8, 1), "n_classes_": 10})
     keras.utils.set_random_seed(0)
@@ -158,7 +159,7 @@ def test_a_model_trained_elsewhere_starts_where_it_was(quick):
     given.set_weights(model.get_weights())
     backbone = adapted(given, DIGITS[:50])
     assert_array_equal(seen_by_weights(backbone, DIGITS[:9]), DIGITS[:9])
-    clf = SelfSupervisedClassifier(
+    clf = two_stages(
         quick(given, optimizer="sgd", optimizer__learning_rate=0.0), pretrain_epochs=0
     ).fit(DIGITS[:50], LABELS[:50])
     assert clf.score(DIGITS[600:], LABELS[600:]) == expected
@@ -377,9 +378,9 @@ def test_standardize_says_it_outright(quick):
         seen_by_weights(backbone, DIGITS[:99]), standardized(DIGITS[:99]), atol=1e-4
     )
     for estimator in (bare, model):
-        clf = SelfSupervisedClassifier(
-            quick(estimator), standardize=False, pretrain_epochs=1
-        ).fit(DIGITS[:99], LABELS[:99])
+        clf = two_stages(quick(estimator), standardize=False, pretrain_epochs=1).fit(
+            DIGITS[:99], LABELS[:99]
+        )
         assert_array_equal(seen_by_weights(clf.model_, DIGITS[:9]), DIGITS[:9])
 
 
@@ -387,7 +388,7 @@ def test_an_encoders_setting_is_that_of_the_classifier(quick):
     wrapper = quick(behind(lambda x: x))
     encoder = SelfSupervisedEncoder(wrapper, standardize=False, epochs=1)
     encoder.fit(DIGITS[:99])
-    clf = SelfSupervisedClassifier(encoder=encoder).fit(DIGITS[:99], LABELS[:99])
+    clf = two_stages(encoder=encoder).fit(DIGITS[:99], LABELS[:99])
     assert_array_equal(seen_by_weights(clf.model_, DIGITS[:9]), DIGITS[:9])
 
 
@@ -449,9 +450,9 @@ def test_an_operation_behind_the_head_is_kept(tail, tmp_path, quick):
     expected = tail(head(network.backbone(DIGITS[:5])))
     assert_allclose(network.prediction_model(DIGITS[:5]), expected, rtol=1e-6)
     assert not network.compile_kwargs["loss"].get_config()["from_logits"]
-    clf = SelfSupervisedClassifier(
-        quick(build, epochs=8), pretrain_epochs=0, random_state=0
-    ).fit(DIGITS[:300], LABELS[:300])
+    clf = two_stages(quick(build, epochs=8), pretrain_epochs=0, random_state=0).fit(
+        DIGITS[:300], LABELS[:300]
+    )
     assert clf.score(DIGITS[:300], LABELS[:300]) > 0.6
     clf.save(tmp_path / "digits")
     probabilities = clf.predict_proba(DIGITS[:5])
@@ -481,9 +482,7 @@ def test_a_model_that_the_user_goes_on_with_is_left_alone(end, quick):
         features = layers.Flatten()(live.get_layer(end).output)
         return keras.Model(live.input, layers.Dense(meta["n_classes_"])(features))
 
-    clf = SelfSupervisedClassifier(
-        quick(build, epochs=20), pretrain_epochs=1, random_state=0
-    )
+    clf = two_stages(quick(build, epochs=20), pretrain_epochs=1, random_state=0)
     for _ in range(2):
         score = clf.fit(DIGITS[:300], LABELS[:300]).score(DIGITS[:300], LABELS[:300])
         assert score > 0.8
@@ -520,9 +519,7 @@ def test_augmentation_that_undoes_the_task_is_named(inside, quick):
     encoder = SelfSupervisedEncoder(quick(behind(front)), epochs=1)
     with pytest.warns(UserWarning, match="RotationPretext unsolvable: RandomFlip 'fl"):
         encoder.fit(DIGITS[:40])
-    SelfSupervisedClassifier(quick(behind(front)), pretrain_epochs=0).fit(
-        DIGITS[:40], LABELS[:40]
-    )
+    two_stages(quick(behind(front)), pretrain_epochs=0).fit(DIGITS[:40], LABELS[:40])
 
 
 def test_a_network_that_is_frozen_whole_is_named(quick):
@@ -532,7 +529,7 @@ def test_a_network_that_is_frozen_whole_is_named(quick):
             layer.trainable = False
         return model
 
-    clf = SelfSupervisedClassifier(quick(build), pretrain_epochs=1)
+    clf = two_stages(quick(build), pretrain_epochs=1)
     with pytest.warns(UserWarning, match="is frozen or without weights, so Rotation"):
         clf.fit(DIGITS[:40], LABELS[:40])
     clf.set_params(pretrain_epochs=0).fit(DIGITS[:40], LABELS[:40])
@@ -569,7 +566,7 @@ def test_methods_that_would_not_be_called_are_refused(cls, method):
         return cls(inputs, outputs)
 
     with pytest.raises(TypeError, match=rf"{cls.__name__} has its own {method}, which"):
-        SelfSupervisedClassifier(build).fit(DIGITS[:20], LABELS[:20])
+        two_stages(build).fit(DIGITS[:20], LABELS[:20])
 
 
 def test_a_subclass_that_adds_nothing_trains():
@@ -604,7 +601,7 @@ def test_a_layer_is_found_by_its_name_with_its_output(front, quick):
     def build(meta):
         return behind(front, layers.Conv2D(8, 3, name="conv2d"))(meta)
 
-    clf = SelfSupervisedClassifier(quick(build), pretrain_epochs=1)
+    clf = two_stages(quick(build), pretrain_epochs=1)
     clf.fit(DIGITS[:60], LABELS[:60])
     backbone = clf.model_.get_layer("backbone")
     maps = keras.Model(
@@ -629,7 +626,7 @@ def channels_first():
 def test_the_default_network_takes_channels_last_whatever_keras_is_set_to(
     channels_first, quick
 ):
-    clf = SelfSupervisedClassifier(quick(epochs=20), pretrain_epochs=1, random_state=0)
+    clf = two_stages(quick(epochs=20), pretrain_epochs=1, random_state=0)
     assert clf.fit(DIGITS[:300], LABELS[:300]).score(DIGITS[:300], LABELS[:300]) > 0.8
 
 

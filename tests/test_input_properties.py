@@ -16,11 +16,12 @@ import pytest
 import scipy.sparse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from networks import two_stages
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import config_context
 from sklearn.base import BaseEstimator
 
-from skssl import RotationPretext, SelfSupervisedClassifier, SelfSupervisedEncoder
+from skssl import RotationPretext, SelfSupervisedEncoder
 from skssl._base import validate_images
 from skssl._data.images import LARGEST_PIXEL, load_batch
 from skssl._data.training_set import distinct_images
@@ -707,7 +708,7 @@ LARGE = np.random.default_rng(0).random((40, 128, 128), dtype=np.float32)
 def test_images_are_looked_through_once_per_fit(X, times, tiny):
     params = {"image_shape": (128, 128), "random_state": 0}
     encoder = SelfSupervisedEncoder(tiny, epochs=1, **params)
-    classifier = SelfSupervisedClassifier(tiny, pretrain_epochs=1, **params)
+    classifier = two_stages(tiny, pretrain_epochs=1, **params)
     y = np.arange(len(X)) % 2
     once = {"minimum": 1, "maximum": 1} if times else {}
     assert reductions(lambda: encoder.fit(X), X.size) == once
@@ -725,7 +726,7 @@ PIXELS = np.random.default_rng(0).integers(0, 100, (N_IMAGES, SIDE, SIDE, 1))
 
 @pytest.fixture(scope="module")
 def small_classifier(tiny):
-    classifier = SelfSupervisedClassifier(tiny, pretrain_epochs=1, random_state=0)
+    classifier = two_stages(tiny, pretrain_epochs=1, random_state=0)
     return classifier.fit(PIXELS, np.arange(N_IMAGES) % 3)
 
 
@@ -780,7 +781,7 @@ def test_pixels_of_any_accepted_size_give_probabilities(small_classifier):
 @pytest.mark.parametrize("shape", [(N_IMAGES, 36), (N_IMAGES, 6, 6)])
 def test_a_classifier_fitted_on_one_form_predicts_the_other(shape, small_classifier):
     y = np.arange(N_IMAGES) % 3
-    classifier = SelfSupervisedClassifier(
+    classifier = two_stages(
         small_classifier.estimator, pretrain_epochs=1, random_state=0
     ).fit(PIXELS.reshape(shape), y)
     expected = small_classifier.predict_proba(PIXELS)

@@ -5,13 +5,13 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 import pytest
+from networks import two_stages
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
 from skssl import (
     EmbeddingDisplay,
-    SelfSupervisedClassifier,
     SemiSupervisedKFold,
     load,
 )
@@ -200,7 +200,7 @@ def binary(digits):
 def make(quick):
     def unfitted(mark=np.nan, **params):
         params = {"pretrain_epochs": 0, "random_state": 0, **params}
-        return SelfSupervisedClassifier(quick(), unlabeled_label=mark, **params)
+        return two_stages(quick(), unlabeled_label=mark, **params)
 
     return unfitted
 

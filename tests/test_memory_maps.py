@@ -7,10 +7,9 @@ from multiprocessing import shared_memory
 
 import numpy as np
 import pytest
+from networks import two_stages
 from numpy.testing import assert_array_equal
 from sklearn.datasets import load_digits
-
-from skssl import SelfSupervisedClassifier
 
 N_ROWS = 80
 CONTENT = load_digits().data[:N_ROWS].astype(np.uint8)  # a page and more
@@ -102,7 +101,7 @@ def test_the_bytes_of_X_stay(buffer, quick, tmp_path):
     with BUFFERS[buffer](tmp_path / "images") as X:
         before = X.copy()
         y = np.arange(N_ROWS) % 3 - 1  # some without a label
-        clf = SelfSupervisedClassifier(quick(epochs=1), pretrain_epochs=1)
+        clf = two_stages(quick(epochs=1), pretrain_epochs=1)
         clf.fit(X, y)
         assert_array_equal(X, before)
         for method in (clf.predict, clf.transform, clf.predict_pretext):

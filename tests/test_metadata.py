@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from networks import two_stages
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import config_context
 from sklearn.base import clone
@@ -8,8 +9,6 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.class_weight import compute_sample_weight
-
-from skssl import SelfSupervisedClassifier
 
 N_TRAIN = 120
 
@@ -29,7 +28,7 @@ def weights():
 
 @pytest.fixture(scope="module")
 def unfitted(quick):
-    return SelfSupervisedClassifier(quick(), pretrain_epochs=0, random_state=0)
+    return two_stages(quick(), pretrain_epochs=0, random_state=0)
 
 
 @pytest.fixture(scope="module")

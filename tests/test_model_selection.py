@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from networks import two_stages
 from numpy.testing import assert_array_equal
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import load_digits, make_classification
@@ -21,7 +22,6 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 
 from skssl import (
-    SelfSupervisedClassifier,
     SemiSupervisedKFold,
     label_efficiency_curve,
 )
@@ -195,7 +195,7 @@ def test_learning_curve(semi, self_training):
 def test_self_supervised_classifier_is_scored_on_labelled_digits(tiny):
     X, y = load_digits(n_class=2, return_X_y=True)
     y = np.where(np.arange(60) % 3, -1, y[:60])
-    classifier = SelfSupervisedClassifier(tiny, pretrain_epochs=1, random_state=0)
+    classifier = two_stages(tiny, pretrain_epochs=1, random_state=0)
     scores = cross_validate(
         classifier, X[:60], y, cv=SemiSupervisedKFold(2), return_indices=True
     )
@@ -460,7 +460,7 @@ def test_a_curve_repeats_with_a_seed_and_in_processes(semi, self_training):
 
 def test_pretraining_runs_once_a_fold(tiny, digits, trainings):
     X, y = digits
-    classifier = SelfSupervisedClassifier(tiny, pretrain_epochs=1)
+    classifier = two_stages(tiny, pretrain_epochs=1)
     pipeline = make_pipeline(classifier)
     curve = label_efficiency_curve(
         pipeline, X[:80], y[:80] % 2, n_labels=[4, 8, 16], cv=2, random_state=0

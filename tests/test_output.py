@@ -3,6 +3,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from networks import two_stages
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
@@ -10,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils import estimator_html_repr
 
-from skssl import RotationPretext, SelfSupervisedClassifier, SelfSupervisedEncoder
+from skssl import RotationPretext, SelfSupervisedEncoder
 
 N_TRAIN = 60
 
@@ -37,7 +38,7 @@ def transformer(request, frame, y, quick):
     if request.param == "encoder":
         estimator = SelfSupervisedEncoder(quick(), epochs=1, random_state=0)
     else:
-        estimator = SelfSupervisedClassifier(
+        estimator = two_stages(
             quick(),
             pretext=RotationPretext((0, 180)),
             pretrain_epochs=1,
@@ -121,9 +122,9 @@ def test_the_diagram_is_short_and_shows_parameters(transformer, frame, y):
 def test_the_diagram_of_what_holds_networks_is_short(transformer, frame, y):
     encoder = getattr(transformer, "encoder_", transformer)
     network = encoder.pretext_model_
-    clf = SelfSupervisedClassifier(network, pretrain_epochs=3)
+    clf = two_stages(network, pretrain_epochs=3)
     assert "pretrain_epochs" in visible(estimator_html_repr(clf))
-    frozen = SelfSupervisedClassifier(encoder=FrozenEstimator(encoder))
+    frozen = two_stages(encoder=FrozenEstimator(encoder))
     text = visible(estimator_html_repr(make_pipeline(MinMaxScaler(), frozen)))
     for name in ("MinMaxScaler", "SelfSupervisedClassifier", "SelfSupervisedEncoder"):
         assert name in text

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from joblib import Parallel, delayed
 from joblib.externals.loky import get_reusable_executor
-from networks import Undescribed
+from networks import Undescribed, two_stages
 from numpy.testing import assert_array_equal
 from scikeras.wrappers import KerasClassifier
 from sklearn.base import clone
 
-from skssl import RotationPretext, SelfSupervisedClassifier, SelfSupervisedEncoder
+from skssl import RotationPretext, SelfSupervisedEncoder
 from skssl._networks.packing import packed, unpacked
 
 # Keras says that it is about to look at the code of a lambda, to write it.
@@ -102,7 +102,7 @@ def own(users_code, digits):
     X, y = digits
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return SelfSupervisedClassifier(
+        return two_stages(
             wrapped(users_code.build), pretrain_epochs=1, random_state=0
         ).fit(X[:100], y[:100])
 
@@ -193,7 +193,7 @@ def test_code_that_cannot_be_imported_comes_back_by_value(digits, tmp_path):
         )
 
     X, y = digits
-    clf = SelfSupervisedClassifier(wrapped(build), pretrain_epochs=0).fit(X, y)
+    clf = two_stages(wrapped(build), pretrain_epochs=0).fit(X, y)
     assert copy.deepcopy(clf).estimator.model is build
     code = (
         "import pickle, sys, numpy as np\n"
@@ -221,7 +221,7 @@ def test_code_of_a_script_comes_back_in_another(tmp_path):
         "wrapper = KerasClassifier(\n"
         "    build, loss=lambda a, b: a - b, callbacks=[Stop()]\n"
         ")\n"
-        "clf = SelfSupervisedClassifier(wrapper, pretext=Half((0, 180)))\n"
+        "clf = two_stages(wrapper, pretext=Half((0, 180)))\n"
         "joblib.dump(clf, 'dump')\n"
     )
     (tmp_path / "reads.py").write_text(
@@ -267,7 +267,7 @@ def test_what_would_not_come_back_fails_as_it_is_written(digits, tmp_path):
     for message, layer in layers.items():
         inputs = keras.Input((8, 8, 1))
         outputs = keras.layers.Dense(10)(keras.layers.Flatten()(layer(inputs)))
-        clf = SelfSupervisedClassifier(keras.Model(inputs, outputs))
+        clf = two_stages(keras.Model(inputs, outputs))
         with pytest.raises(TypeError, match=f"(?s)cannot be .*{message}"):
             pickle.dumps(clf)
 
@@ -306,7 +306,7 @@ def test_a_network_as_parameter_is_cloned_and_copied(model, digits, tmp_path):
     expected = model.predict(X, verbose=0)
     before = {id(layer): dict(vars(layer)) for layer in model.layers}
     for make in (lambda m: m, wrapped):
-        clf = SelfSupervisedClassifier(make(model), random_state=0)
+        clf = two_stages(make(model), random_state=0)
         for copied in [*COPIES.values(), lambda clf, _: clone(clf)]:
             again = copied(clf, tmp_path).estimator
             again = getattr(again, "model", again)
@@ -326,7 +326,7 @@ def test_own_losses_and_optimizers_as_parameters_come_back(users_code, tmp_path)
         loss=users_code.Error(),
         metrics=[keras.metrics.SparseCategoricalAccuracy()],
     )
-    clf = SelfSupervisedClassifier(wrapper)
+    clf = two_stages(wrapper)
     for copied in [*COPIES.values(), lambda clf, _: clone(clf)]:
         again = copied(clf, tmp_path).estimator
         assert type(again.loss) is users_code.Error
@@ -340,7 +340,7 @@ def test_the_network_that_a_callback_saw_is_not_written(quick, few_labels):
     callback = keras.callbacks.EarlyStopping("loss")
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     callback.set_model(model)
-    clf = SelfSupervisedClassifier(quick(callbacks=[callback]))
+    clf = two_stages(quick(callbacks=[callback]))
     again = pickle.loads(pickle.dumps(clf)).estimator.callbacks[0]
     assert again.model is None
     assert callback.model is model

@@ -14,6 +14,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from networks import two_stages
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -34,7 +35,7 @@ ROTATION = RotationPretext((0, 180), image_shape=(8, 8))
 
 @pytest.fixture(scope="module")
 def classifier(tiny):
-    return SelfSupervisedClassifier(
+    return two_stages(
         tiny,
         pretext=ROTATION,
         image_shape=(8, 8),
@@ -52,7 +53,7 @@ def encoder(tiny):
 @pytest.fixture(scope="module")
 def binary(tiny):
     """Return a classifier of two classes, without pretraining."""
-    return SelfSupervisedClassifier(tiny, pretrain_epochs=0).fit(X, Y % 2)
+    return two_stages(tiny, pretrain_epochs=0).fit(X, Y % 2)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def supervised(estimator, y=Y, **params):
 
     wrapper = KerasClassifier(estimator, epochs=1, optimizer="adam")
     params = {"pretrain_epochs": 0, "random_state": 0, **params}
-    return SelfSupervisedClassifier(wrapper, **params).fit(X, y)
+    return two_stages(wrapper, **params).fit(X, y)
 
 
 def reloaded(estimator, tmp_path):
@@ -226,7 +227,7 @@ def test_ready_views_stay_the_task(tiny, tmp_path):
 
 def test_nothing_pretrained_stays_nothing(tiny, tmp_path):
     frame = pd.DataFrame(X[:, :60], columns=[f"pixel {k}" for k in range(60)])
-    classifier = SelfSupervisedClassifier(tiny, pretrain_epochs=0)
+    classifier = two_stages(tiny, pretrain_epochs=0)
     with pytest.warns(UserWarning, match="padded"):
         classifier.fit(frame, np.array(["even", "odd"], object)[Y % 2])
     loaded = reloaded(classifier, tmp_path)
@@ -362,7 +363,7 @@ def test_a_refit_with_the_same_estimator_is_the_same(classifier, tiny, path):
 
 
 def test_what_carries_state_is_not_saved(encoder, tmp_path):
-    classifier = SelfSupervisedClassifier(
+    classifier = two_stages(
         encoder.estimator,
         encoder=FrozenEstimator(encoder),
         random_state=np.random.RandomState(0),

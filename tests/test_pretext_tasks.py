@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import ops
+from networks import two_stages
 from sklearn.base import clone
 
 from skssl import (
@@ -14,7 +15,6 @@ from skssl import (
     MaskedPretext,
     PretextDisplay,
     RotationPretext,
-    SelfSupervisedClassifier,
     SelfSupervisedEncoder,
     SimCLRPretext,
     check_pretext_task,
@@ -141,7 +141,7 @@ def test_random_views_are_drawn_with_the_labels_they_were_made_with(few_labels, 
     import matplotlib.pyplot as plt
 
     X, y = few_labels
-    clf = SelfSupervisedClassifier(
+    clf = two_stages(
         quick(), pretext=HalfJigsaw(), pretrain_epochs=6, random_state=0
     ).fit(X, y)
     for estimator in (clf, clf.encoder_):
@@ -162,7 +162,7 @@ def test_random_views_are_drawn_with_the_labels_they_were_made_with(few_labels, 
 
 
 def test_a_task_that_does_not_classify_is_not_drawn(few_labels, quick):
-    clf = SelfSupervisedClassifier(
+    clf = two_stages(
         quick(), pretext=MaskedImages(), pretrain_epochs=1, random_state=0
     ).fit(*few_labels)
     for estimator in (clf, clf.encoder_):
@@ -171,7 +171,7 @@ def test_a_task_that_does_not_classify_is_not_drawn(few_labels, quick):
 
 
 def test_the_classifier_takes_any_task(few_labels, quick):
-    clf = SelfSupervisedClassifier(
+    clf = two_stages(
         quick(epochs=20), pretext=MaskedImages(), pretrain_epochs=2, random_state=0
     ).fit(*few_labels)
     X, y = few_labels
@@ -188,7 +188,7 @@ def test_a_task_that_is_told_by_its_parameters_can_be_saved(
     X, y = (values[:60] for values in digits)
     params = {"pretext": task, "random_state": 0}
     encoder = SelfSupervisedEncoder(tiny, epochs=1, **params).fit(X)
-    clf = SelfSupervisedClassifier(tiny, pretrain_epochs=1, **params).fit(X, y)
+    clf = two_stages(tiny, pretrain_epochs=1, **params).fit(X, y)
     for estimator, score in [(encoder, "score"), (clf, "score_pretext")]:
         estimator.save(tmp_path / "estimator")
         loaded = load(tmp_path / "estimator")

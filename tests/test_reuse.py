@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import assert_same_weights, flat_weights, weights_of
+from networks import assert_same_weights, flat_weights, two_stages, weights_of
 from numpy.testing import assert_allclose
 
 import skssl
@@ -17,7 +17,6 @@ from skssl import (
     JigsawPretext,
     MaskedPretext,
     RotationPretext,
-    SelfSupervisedClassifier,
     SelfSupervisedEncoder,
     SimCLRPretext,
 )
@@ -303,7 +302,7 @@ def test_a_task_with_a_state_starts_afresh_in_each_fit():
 def test_copies_are_kept_for_what_is_behind_frozen_layers():
     y = TARGETS
     encoder = SelfSupervisedEncoder(epochs=1, random_state=0).fit(IMAGES)
-    clf = SelfSupervisedClassifier(encoder=encoder, frozen_layers=4, random_state=0)
+    clf = two_stages(encoder=encoder, frozen_layers=4, random_state=0)
     for _ in range(3):
         clf.fit(IMAGES, y)
     assert len(kept_copies) == 2

@@ -8,13 +8,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import assert_same_weights, weights_of
+from networks import assert_same_weights, two_stages, weights_of
 from numpy.testing import assert_allclose, assert_array_equal
 from scikeras.wrappers import KerasClassifier
 from sklearn.base import clone
 from sklearn.ensemble import BaggingClassifier
 
-from skssl import SelfSupervisedClassifier, SelfSupervisedEncoder, build_cnn
+from skssl import SelfSupervisedEncoder, build_cnn
 from skssl._data.training_set import TrainingSet
 from skssl._networks.copies import copied_model, fresh_metric, fresh_optimizer
 from skssl._networks.network import build_network
@@ -53,9 +53,7 @@ def kc(model=small_cnn, **params):
 
 
 def classifier(estimator, **params):
-    return SelfSupervisedClassifier(
-        estimator, **{"pretrain_epochs": 0, "random_state": 0, **params}
-    )
+    return two_stages(estimator, **{"pretrain_epochs": 0, "random_state": 0, **params})
 
 
 def compiled_by(**settings):

@@ -10,14 +10,13 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from networks import flat_weights
+from networks import flat_weights, two_stages
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 
 import skssl._training.batches
 import skssl._training.loop
 from skssl import (
-    SelfSupervisedClassifier,
     SelfSupervisedEncoder,
     TrainingCurveDisplay,
 )
@@ -56,7 +55,7 @@ def test_frozen_layers_are_computed_once_with_the_same_result(
     few_labels, quick, trainings
 ):
     X, y = few_labels
-    clf = SelfSupervisedClassifier(
+    clf = two_stages(
         quick(two_convolutions(keras.layers.BatchNormalization), epochs=4),
         pretrain_epochs=1,
         frozen_layers=3,
@@ -153,9 +152,7 @@ def test_frozen_outputs_too_large_to_keep_are_not_kept(
     few_labels, quick, monkeypatch, trainings
 ):
     X, y = few_labels
-    clf = SelfSupervisedClassifier(
-        quick(), pretrain_epochs=1, frozen_layers="all", random_state=0
-    )
+    clf = two_stages(quick(), pretrain_epochs=1, frozen_layers="all", random_state=0)
     kept = clf.fit(X, y).predict_proba(X)
     assert trainings[1].input_shape != (None, *IMAGE_SHAPE)
     monkeypatch.setattr(skssl._training.loop, "MAX_CONSTANT_BYTES", 10)
@@ -171,18 +168,18 @@ def test_a_callback_of_the_user_sees_the_whole_network(few_labels, quick):
             seen.append(self.model.input_shape)
 
     X, y = few_labels
-    SelfSupervisedClassifier(
-        quick(callbacks=[Seeing()]), pretrain_epochs=1, frozen_layers="all"
-    ).fit(X, y)
+    two_stages(quick(callbacks=[Seeing()]), pretrain_epochs=1, frozen_layers="all").fit(
+        X, y
+    )
     assert seen == [(None, *IMAGE_SHAPE)]
 
 
 def test_a_callback_that_only_looks_changes_nothing(few_labels, quick):
     X, y = few_labels
     params = {"pretrain_epochs": 1, "random_state": 0}
-    expected = SelfSupervisedClassifier(quick(), **params).fit(X, y)
+    expected = two_stages(quick(), **params).fit(X, y)
     for callback in [keras.callbacks.Callback(), keras.callbacks.TerminateOnNaN()]:
-        clf = SelfSupervisedClassifier(quick(callbacks=[callback]), **params).fit(X, y)
+        clf = two_stages(quick(callbacks=[callback]), **params).fit(X, y)
         assert_allclose(clf.predict_proba(X), expected.predict_proba(X), atol=1e-4)
     # One that does without the steps leaves them as they are.
     assert clf.finetune_history_ == expected.finetune_history_
@@ -192,9 +189,7 @@ def test_keras_reads_what_a_callback_saves(few_labels, quick, tmp_path):
     X, y = few_labels
     path = str(tmp_path / "{epoch}.keras")
     callbacks = [keras.callbacks.ModelCheckpoint(path)]
-    clf = SelfSupervisedClassifier(
-        quick(callbacks=callbacks, epochs=2), pretrain_epochs=1
-    ).fit(X, y)
+    clf = two_stages(quick(callbacks=callbacks, epochs=2), pretrain_epochs=1).fit(X, y)
     saved = keras.saving.load_model(tmp_path / "2.keras")
     images = X[:5].reshape(5, *IMAGE_SHAPE).astype(np.float32)
     assert_allclose(saved.predict(images, verbose=0), clf.predict_proba(X[:5]), 1e-5)
@@ -206,7 +201,7 @@ def test_mixed_precision_trains(few_labels, quick, policy):
     keras.config.set_dtype_policy(policy)
     try:
         network = quick(epochs=20)
-        clf = SelfSupervisedClassifier(network, pretrain_epochs=1, random_state=0)
+        clf = two_stages(network, pretrain_epochs=1, random_state=0)
         labelled = y != -1
         assert clf.fit(X, y).score(X[labelled], y[labelled]) > 0.5
         assert clone(clf).fit(X, y).finetune_history_ == clf.finetune_history_
@@ -283,7 +278,7 @@ def test_few_labels_get_enough_steps(n_rows, epochs, passes):
 def test_a_stage_has_one_name_everywhere(
     few_labels, quick, tmp_path, capsys, trainings, written
 ):
-    clf = SelfSupervisedClassifier(
+    clf = two_stages(
         quick(), pretrain_epochs=2, checkpoint_dir=tmp_path, verbose=2, random_state=0
     ).fit(*few_labels)
     shown = capsys.readouterr().out.splitlines()
@@ -313,7 +308,7 @@ def test_a_stage_has_one_name_everywhere(
 )
 def test_a_training_that_diverges_says_so(few_labels, quick, pretrain_epochs, stage):
     X, y = few_labels
-    clf = SelfSupervisedClassifier(
+    clf = two_stages(
         quick(optimizer="sgd", optimizer__learning_rate=1e30, epochs=5),
         pretrain_epochs=pretrain_epochs,
         random_state=0,
@@ -330,7 +325,7 @@ def test_weights_that_end_infinite_are_refused(few_labels, quick):
             self.model.set_weights([*weights[:-1], weights[-1] * np.nan])
 
     X, y = few_labels
-    clf = SelfSupervisedClassifier(quick(callbacks=[Spoil()]), pretrain_epochs=0)
+    clf = two_stages(quick(callbacks=[Spoil()]), pretrain_epochs=0)
     with pytest.raises(FloatingPointError, match="Fine-tuning .*weights became"):
         clf.fit(X, y)
 
@@ -345,7 +340,7 @@ def test_many_fits_leave_nothing_behind(few_labels, quick):
         return len(os.listdir("/proc/self/fd")), pages * resource.getpagesize()
 
     X, y = few_labels
-    clf = SelfSupervisedClassifier(quick(), pretrain_epochs=1)
+    clf = two_stages(quick(), pretrain_epochs=1)
     for k in range(14):
         if k == 4:
             n_files, n_bytes = used()
@@ -421,7 +416,7 @@ from skssl import SelfSupervisedClassifier, build_cnn
 X, y = load_digits(return_X_y=True)
 X, y = X[:80], y[:80] % 2
 wrapper = KerasClassifier(build_cnn, model__filters=(2,), optimizer="adam", epochs=1)
-clf = SelfSupervisedClassifier(wrapper, pretrain_epochs=1, random_state=0).fit(X, y)
+clf = two_stages(wrapper, pretrain_epochs=1, random_state=0).fit(X, y)
 grid = {"frozen_layers": [0, "all"]}
 scores = [
     GridSearchCV(clf, grid, cv=2, n_jobs=2).fit(X, y).cv_results_["mean_test_score"]
