@@ -9,7 +9,9 @@ from skssl import SelfSupervisedClassifier
 
 def two_stages(*args, **params):
     """Return a classifier that pretrains and fine-tunes, and does nothing else."""
-    recipe = {"pretrain_epochs": 5, "augmentation": None, "self_training": None}
+    recipe = {"augmentation": None, "self_training": None}
+    if "encoder" not in params:
+        recipe["pretrain_epochs"] = 5
     return SelfSupervisedClassifier(*args, **{**recipe, **params})
 
 

@@ -16,10 +16,11 @@ from numpy.testing import assert_array_equal
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
-from skssl import RotationPretext, SelfSupervisedEncoder
+from skssl import RotationPretext, SelfSupervisedClassifier, SelfSupervisedEncoder
 from skssl._networks.identity import training_key
 from skssl._storage.cache import cached
 from skssl._storage.checkpoint import Checkpoint, pack, unpack
+from skssl.self_training import FixMatch
 
 SCRIPT = Path(__file__).with_name("killed_fit.py")
 
@@ -141,7 +142,7 @@ def test_a_checkpoint_of_another_training_is_not_used(few_labels, quick, tmp_pat
         {"random_state": 1},
         {"epochs": 3},
         {"batch_size": 32},
-        {"estimator__optimizer__learning_rate": 0.02},
+        {"optimizer": "sgd"},
         {"estimator__model__filters": (5,)},
     ],
 )
@@ -160,6 +161,25 @@ def test_every_parameter_is_in_the_key(change, few_labels, quick, keys):
             variant.fit(images)
     assert keys[0] == keys[1]
     assert len(set(keys[1:])) == 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"estimator__optimizer__learning_rate": 0.02},
+        {"augmentation": keras.layers.RandomFlip()},
+        {"self_training": FixMatch(n_steps=3)},
+        {"frozen_layers": 1},
+    ],
+)
+def test_what_only_fine_tuning_reads_is_not_in_the_key(change, few_labels, quick, keys):
+    classifier = SelfSupervisedClassifier(
+        quick(), pretrain_epochs=1, memory=KeyMemory(), random_state=0
+    )
+    for variant in (classifier, clone(classifier).set_params(**change)):
+        with pytest.raises(Stop):
+            variant.fit(*few_labels)
+    assert keys[0] == keys[1]
 
 
 USERS_CODE = """

@@ -1,6 +1,7 @@
 import re
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from networks import two_stages
@@ -75,7 +76,10 @@ def fitted(make, train):
 @pytest.fixture(scope="module")
 def encoder(flat, quick):
     network = quick(model__filters=(8,), model__dense_units=64)
-    return SelfSupervisedEncoder(network, epochs=3, random_state=0).fit(flat[0])
+    optimizer = keras.optimizers.Adam(0.01)
+    return SelfSupervisedEncoder(
+        network, epochs=3, optimizer=optimizer, random_state=0
+    ).fit(flat[0])
 
 
 # Pipelines
@@ -91,7 +95,9 @@ def test_scalers_before_it(make, fitted, train, test):
 
 def test_views_before_it(make, train, test):
     X, X_test = (flat.reshape(-1, 8, 8) for flat in (train[0], test[0]))
-    pipeline = make_pipeline(RotationPretext((0, 90)), make(pretrain_epochs=3))
+    optimizer = keras.optimizers.Adam(0.01)
+    pretrained = {"pretrain_epochs": 3, "pretrain_optimizer": optimizer}
+    pipeline = make_pipeline(RotationPretext((0, 90)), make(**pretrained))
     results = cross_validate(pipeline, X, train[1], cv=2, return_estimator=True)
     assert results["test_score"].min() > GOOD
     for fold in results["estimator"]:

@@ -220,14 +220,15 @@ def test_views_as_lists_and_label_names_as_an_array():
     assert_array_equal(display.y_true, display.y_pred)
 
 
-def test_training_curves_show_both_stages(fitted):
+def test_training_curves_show_all_stages(fitted):
     display = TrainingCurveDisplay.from_estimator(fitted)
     loss, accuracy = display.axes_
-    assert [line.get_label() for line in loss.lines] == ["pretraining", "fine-tuning"]
+    stages = ["pretraining", "fine-tuning", "self-training"]
+    assert [line.get_label() for line in loss.lines] == stages
     assert_array_equal(
         accuracy.lines[1].get_ydata(), fitted.finetune_history_["accuracy"]
     )
-    assert_array_equal(loss.lines[0].get_xdata(), [1, 2, 3, 4, 5])
+    assert_array_equal(loss.lines[1].get_xdata(), np.arange(1, 21))
 
 
 def test_training_curves_of_an_encoder_and_of_validation(fitted):
