@@ -221,7 +221,7 @@ def test_code_of_a_script_comes_back_in_another(tmp_path):
         "wrapper = KerasClassifier(\n"
         "    build, loss=lambda a, b: a - b, callbacks=[Stop()]\n"
         ")\n"
-        "clf = two_stages(wrapper, pretext=Half((0, 180)))\n"
+        "clf = SelfSupervisedClassifier(wrapper, pretext=Half((0, 180)))\n"
         "joblib.dump(clf, 'dump')\n"
     )
     (tmp_path / "reads.py").write_text(

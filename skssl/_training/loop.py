@@ -85,8 +85,9 @@ class Progress(keras.callbacks.Callback):
 def _diverged(stage, what, epoch):
     return FloatingPointError(
         f"{stage.name.capitalize()} diverged: {what} in epoch {epoch}. Lower the "
-        "learning rate (optimizer__learning_rate of the KerasClassifier), or clip the "
-        "gradients (optimizer__clipnorm=1)."
+        "learning rate (optimizer__learning_rate of the KerasClassifier, in "
+        "pretraining that of pretrain_optimizer), or clip the gradients "
+        "(optimizer__clipnorm=1)."
     )
 
 
