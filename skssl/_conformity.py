@@ -146,17 +146,16 @@ def _check_head(task, images):
 
 def _check_training(task, images):
     """Check that an estimator learns the task, and can be kept."""
+    import keras
     from scikeras.wrappers import KerasClassifier
 
-    network = KerasClassifier(
-        build_cnn,
-        model__filters=(8,),
-        model__dense_units=16,
-        optimizer="adam",
-        optimizer__learning_rate=0.01,
-    )
     encoder = SelfSupervisedEncoder(
-        network, pretext=task, epochs=5, batch_size=32, random_state=0
+        KerasClassifier(build_cnn, model__filters=(8,), model__dense_units=16),
+        pretext=task,
+        epochs=5,
+        batch_size=32,
+        optimizer=keras.optimizers.Adam(0.01),
+        random_state=0,
     )
     with tempfile.TemporaryDirectory() as folder:
         encoder.set_params(memory=folder).fit(images)
