@@ -367,7 +367,9 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         pretraining = self._pretrain(data, encoder_seed, previous)
         if previous is None:
             self._set_initial_weights(network, data)
-        learner = self._learner(network, data, finetuning, seed)
+        learner = None
+        if strategies:
+            learner = self._learner(network, data, finetuning, seed)
 
         # Fine-tune on the labelled images, then learn on from those without a label.
         with self._note_on_failure():
@@ -375,13 +377,14 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
             for strategy in strategies:
                 strategy.learn(learner)
         self.model_ = network.prediction_model
-        self._set_histories(previous, history, learner.history)
+        self._set_histories(previous, history, learner.history if learner else None)
         self._set_transduction(images, y, strategies)
         network.training_model = finetuning.model
         vars(self).pop("_network", None)
         if epoch is not None:
             self._network = network
-        for stage in filter(None, [pretraining, finetuning, *learner.stages]):
+        stages = [pretraining, finetuning, *(learner.stages if learner else [])]
+        for stage in filter(None, stages):
             stage.remove_checkpoint()
 
     def _set_histories(self, previous, finetuned, self_trained):
