@@ -241,7 +241,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
 
     @all_or_nothing
     def fit(self, X, y, sample_weight=None):
-        """Pretrain on all images, then fine-tune on the labelled ones.
+        """Pretrain on all images, fine-tune on the labelled ones, and self-train.
 
         Parameters
         ----------
@@ -249,7 +249,8 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
             Images of any scale, flat rows, or ready views of each image, the first of
             which is the image itself.
         y : array-like of shape (n_samples,)
-            Labels; rows marked by `unlabeled_label` only pretrain.
+            Labels; rows marked by `unlabeled_label` take part in pretraining and
+            self-training.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the labelled rows in fine-tuning, which are scaled to a mean of
             1. Equal rows count as one row with the sum of their weights. A row of
@@ -413,7 +414,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
             batches.data,
             self.augmentation,
             len(self.classes_),
-            finetuning.epochs * batches.n_steps,
+            max(1, finetuning.epochs * batches.n_steps),
             seed,
             finetuning.verbose,
             self.checkpoint_dir,

@@ -10,6 +10,8 @@ import math
 import keras
 import tensorflow as tf
 
+from ._runtime import seeded_process
+
 # Largest changes of "auto" at strength 1. Letters and digits stay what they are.
 SHIFT = 0.1  # share of height and width
 TURN = 10  # degrees
@@ -50,7 +52,8 @@ def check_augmentation(augmentation, image_shape):
                 f"a function of a batch of images, got {step!r}."
             )
     before = tf.zeros((2, *image_shape))
-    after = augmented(before, tf.zeros(2, tf.int32), augmentation)
+    with seeded_process(0):  # a function of the user may draw from any generator
+        after = augmented(before, tf.zeros(2, tf.int32), augmentation)
     if tuple(after.shape) != tuple(before.shape):
         raise ValueError(
             f"augmentation must keep the shape of the images, {image_shape}, but it "

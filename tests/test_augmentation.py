@@ -1,3 +1,5 @@
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -118,6 +120,27 @@ def test_what_changes_no_images_is_refused(augmentation, error, message):
         SelfSupervisedClassifier(augmentation=augmentation).fit(
             np.random.default_rng(0).random((8, 8, 8)), np.arange(8) % 2
         )
+
+
+def test_checking_a_function_moves_no_generator_of_the_caller():
+    def noisy(images):
+        return images + random.random() + np.random.random() + keras.random.normal(())
+
+    def draw():
+        return random.random(), np.random.random(), float(keras.random.normal(()))
+
+    seed_all(0)
+    expected = draw()
+    seed_all(0)
+    check_augmentation(noisy, (4, 4, 1))
+    assert draw() == expected
+
+
+def seed_all(seed):
+    random.seed(seed)
+    np.random.seed(seed)
+    keras.utils.clear_session(free_memory=False)
+    keras.utils.set_random_seed(seed)
 
 
 @pytest.fixture

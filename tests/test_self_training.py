@@ -96,6 +96,16 @@ def test_in_dispute_the_network_stays_as_it_is(quick, few_labels):
     assert disputed.self_training_history_ is None
 
 
+@pytest.mark.parametrize("n_unlabelled", [1, 400])
+def test_few_images_of_one_kind_are_enough(quick, digits, n_unlabelled):
+    X, y = digits
+    few = np.where(np.arange(len(y)) < n_unlabelled, -1, y)
+    strategy = LabelSpread(min_agreement=0, share=1)
+    classifier = make(quick, self_training=strategy)
+    classifier.set_params(estimator=quick(epochs=0)).fit(X, few)
+    assert classifier.transduction_.shape == y.shape
+
+
 # FixMatch
 
 

@@ -231,9 +231,8 @@ def self_training(
 ):
     """Return a stage of training on labelled images and on others.
 
-    The optimizer has the settings of
-    fine-tuning, but its learning rate falls along a cosine. The weights of the result
-    are their moving average.
+    The optimizer has the settings of fine-tuning, but its learning rate falls along a
+    cosine. The weights of the result are their moving average.
 
     Parameters
     ----------
@@ -296,7 +295,8 @@ def relabelled(network, labelled, others, *, augmentation, **settings):
         Its model goes from images to the outputs of the class head.
     """
     share = len(labelled) / (len(labelled) + len(others))
-    n_labelled = max(1, round(share * RELABELLED_BATCH))
+    # Both kinds are in each batch, however few there are of one.
+    n_labelled = min(max(1, round(share * RELABELLED_BATCH)), RELABELLED_BATCH - 1)
     return self_training(
         network,
         labelled,

@@ -158,7 +158,7 @@ class LabelSpread(SelfTraining):
             rows, agreement = self._trusted(
                 distributions, learner.predict_proba(), targets
             )
-            if not agreement >= self.min_agreement:  # or NaN, without any row
+            if not len(rows) or agreement < self.min_agreement:
                 return
             labels = distributions[rows].argmax(axis=1)
             trusted = replace(learner.data.take(rows), targets=labels)
@@ -186,4 +186,4 @@ class LabelSpread(SelfTraining):
         n_most = round(self.share * len(others))
         most = others[np.argsort(-certainties[others], kind="stable")[:n_most]]
         agreeing = np.sort(most[agree[most]])
-        return agreeing, len(agreeing) / n_most if n_most else np.nan
+        return agreeing, len(agreeing) / max(1, n_most)
