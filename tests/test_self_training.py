@@ -19,7 +19,7 @@ from skssl import (
 )
 from skssl._data.training_set import TrainingSet
 from skssl._training.batches import MixedBatches
-from skssl._training.consistency import ConsistencyLoss
+from skssl._training.consistency import ConsistencyLoss, SureGuesses
 from skssl.self_training import FixMatch, LabelSpread, SelfTraining
 from skssl.self_training._spreading import certainty, spread
 
@@ -113,7 +113,7 @@ def test_few_images_of_one_kind_are_enough(quick, digits, n_unlabelled):
 @pytest.mark.parametrize("from_logits", [False, True])
 def test_the_loss_is_that_of_the_paper(one_hot, from_logits):
     rng = np.random.default_rng(0)
-    logits = rng.normal(0, 1.5, (2 + 4 + 4, 3)).astype("float32")
+    logits = rng.normal(0, 1.5, (2 + 4, 3)).astype("float32")
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     classes, weights = np.array([2, 0]), np.array([1.5, 0.5])
     given = keras.losses.CategoricalCrossentropy(from_logits=from_logits)
@@ -122,31 +122,30 @@ def test_the_loss_is_that_of_the_paper(one_hot, from_logits):
     targets = np.vstack(
         [np.column_stack([classes, weights]), np.full((8, 2), -1.0)]
     ).astype("float32")
+    guessed, sure = np.array([1, 2, 0, 1]), np.array([1.0, 0, 1, 0])
 
-    labelled, strong, weak = np.split(probabilities, [2, 6])
+    labelled, strong = np.split(probabilities, [2])
     supervised = -(weights * np.log(labelled[[0, 1], classes])).mean()
-    threshold = float(np.sort(weak.max(1))[1:3].mean())  # two are sure, two are not
-    guessed, sure = weak.argmax(1), weak.max(1) >= threshold
     consistent = -(sure * np.log(strong[range(4), guessed])).mean()
-    outputs = logits if from_logits else probabilities
-    loss = ConsistencyLoss(given, one_hot, from_logits, 2, threshold)
-    assert_allclose(loss(targets, outputs), supervised + consistent, rtol=1e-5)
+    guesses = sure[:, None] * np.eye(3)[guessed]
+    outputs = np.vstack([logits if from_logits else probabilities, guesses])
+    loss = ConsistencyLoss(given, one_hot, 2)
+    value = loss(targets, outputs.astype("float32"))
+    assert_allclose(value, supervised + consistent, rtol=1e-5)
 
 
 def test_the_loss_of_one_sigmoid_unit_takes_both_classes():
-    loss = ConsistencyLoss("binary_crossentropy", False, False, 1, 0.9)
-    outputs = tf.constant([[0.7], [0.6], [0.6], [0.05], [0.5]])
-    targets = tf.constant([[1.0, 1], [-1, 1], [-1, 1], [-1, 1], [-1, 1]])
-    # The first weak view is surely of class 0, the second is unsure.
-    expected = -np.log(0.7) - np.log(0.4) / 2
+    loss = ConsistencyLoss("binary_crossentropy", False, 1)
+    outputs = tf.constant([[0.7], [0.6], [0.6], [0.1], [-1.0], [0.0], [1.0]])
+    targets = tf.constant([[1.0, 1]] + 6 * [[-1, 1]])
+    # The guesses are the first class, none, and the second class.
+    expected = -np.log(0.7) - (np.log(0.4) + np.log(0.1)) / 3
     assert_allclose(loss(targets, outputs), expected, rtol=1e-5)
 
 
-def test_weak_views_are_targets_alone():
-    loss = ConsistencyLoss(
-        keras.losses.SparseCategoricalCrossentropy(), False, False, 1, 0.5
-    )
-    outputs = tf.constant([[0.6, 0.4], [0.7, 0.3], [0.9, 0.1]])
+def test_guesses_are_targets_alone():
+    loss = ConsistencyLoss(keras.losses.SparseCategoricalCrossentropy(), False, 1)
+    outputs = tf.constant([[0.6, 0.4], [0.7, 0.3], [1.0, 0.0]])
     targets = tf.constant([[0.0, 1], [-1, 1], [-1, 1]])
     with tf.GradientTape() as tape:
         tape.watch(outputs)
@@ -154,6 +153,43 @@ def test_weak_views_are_targets_alone():
     gradient = tape.gradient(value, outputs).numpy()
     assert_array_equal(gradient[2], 0)
     assert (gradient[:2] != 0).any(axis=1).all()
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_how_sure_a_guess_must_be_is_that_of_the_paper(from_logits):
+    rng = np.random.default_rng(0)
+    layer = SureGuesses(0.9, from_logits)
+    certainty, shares = 1 / 3, np.full(3, 1 / 3)
+    n_sure = 0
+    for _ in range(400):
+        logits = rng.normal([2, 0, 1], 1, (20, 3)).astype("float32")
+        probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        guesses = layer(tf.constant(logits if from_logits else probabilities)).numpy()
+        certainty = 0.99 * certainty + 0.01 * probabilities.max(1).mean()
+        shares = 0.99 * shares + 0.01 * probabilities.mean(0)
+        needed = np.minimum(0.9, certainty * shares / shares.max())
+        sure = probabilities.max(1) >= needed[probabilities.argmax(1)]
+        expected = np.eye(3)[probabilities.argmax(1)] * sure[:, None]
+        assert_array_equal(guesses, expected)
+        n_sure += sure.sum()
+    assert 0.1 < n_sure / 8000 < 0.9
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_guesses_of_one_unit_are_1_or_minus_1(from_logits):
+    layer = SureGuesses(0.9, from_logits)
+    logits = np.array([[3.0], [-3.0], [0.01]], dtype="float32")
+    for _ in range(500):  # the certainty needed approaches the mean, about 0.8
+        guesses = layer(logits if from_logits else 1 / (1 + np.exp(-logits))).numpy()
+    assert_array_equal(guesses, [[1], [-1], [0]])
+
+
+def test_the_threshold_is_always_enough():
+    layer = SureGuesses(0.6, from_logits=False)
+    probabilities = np.array([[0.99, 0.01], [0.61, 0.39]], dtype="float32")
+    for _ in range(500):
+        guesses = layer(probabilities).numpy()
+    assert_array_equal(guesses, [[1, 0], [1, 0]])
 
 
 def test_batches_begin_with_labelled_rows_and_repeat_none_before_all_came():

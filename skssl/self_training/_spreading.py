@@ -6,12 +6,16 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import clone
+from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.semi_supervised import LabelSpreading
 from sklearn.utils import check_scalar
 
 from .._docs import fill_docstrings
 from ._base import SelfTraining
+
+# Finding neighbours takes most of the time, which grows with the number of features.
+N_COMPONENTS = 32
 
 
 def spread(embeddings, targets, n_classes, estimator=None):
@@ -36,6 +40,9 @@ def spread(embeddings, targets, n_classes, estimator=None):
     """
     if estimator is None:
         estimator = LabelSpreading(kernel="knn", n_neighbors=10, max_iter=100, tol=0)
+        if min(embeddings.shape) > N_COMPONENTS:
+            pca = PCA(N_COMPONENTS, svd_solver="covariance_eigh")
+            embeddings = pca.fit_transform(embeddings)
     estimator = clone(estimator)
     if estimator.get_params().get("n_neighbors", 0) > len(embeddings):
         estimator.set_params(n_neighbors=len(embeddings))
@@ -82,7 +89,8 @@ class LabelSpread(SelfTraining):
     estimator : estimator, default=None
         A transductive classifier of scikit-learn's form: it is fitted with -1 for
         unlabelled rows and has `label_distributions_` afterwards. None is
-        ``LabelSpreading(kernel="knn", n_neighbors=10, max_iter=100, tol=0)``.
+        ``LabelSpreading(kernel="knn", n_neighbors=10, max_iter=100, tol=0)`` on the
+        first 32 principal components of the embeddings.
     n_rounds : int, default=1
         Number of rounds.
     share : float, default=0.9
