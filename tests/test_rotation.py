@@ -6,7 +6,12 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import get_tags
 
-from skssl import RotationPretext
+from skssl import (
+    CombinedPretext,
+    JigsawPretext,
+    RotationPretext,
+    SelfSupervisedEncoder,
+)
 from skssl.pretext import GivenViews
 
 
@@ -201,3 +206,49 @@ def test_layers_that_turn_one_angle_into_another(layer, angles, undone):
     import keras
 
     assert RotationPretext(angles).is_undone_by(layer(keras.layers)) is undone
+
+
+def test_images_are_changed_at_random_in_training_alone():
+    X = np.random.default_rng(0).random((3, 8, 8, 1), dtype="float32")
+    fixed, labels = RotationPretext(augmentation=None).training_batch(X, [1, 2])
+    assert_array_equal(fixed, RotationPretext().make_batch(X, [1, 2])[0])
+    changed, same_labels = RotationPretext().training_batch(X, [1, 2])
+    assert_array_equal(labels, same_labels)
+    assert not np.allclose(changed, fixed)
+    other, _ = RotationPretext().training_batch(X, [1, 3])
+    assert not np.allclose(changed, other)
+    # All views of an image are changed alike, and turned afterwards.
+    views = np.reshape(changed, (3, 4, 8, 8, 1))
+    for view in range(4):
+        assert_array_equal(views[:, view], np.rot90(views[:, 0], view, axes=(1, 2)))
+
+
+def test_pretraining_sees_the_changed_images(digits, quick):
+    shift = RotationPretext(augmentation=lambda batch: batch * 0)
+    encoder = SelfSupervisedEncoder(quick(), pretext=shift, epochs=3, random_state=0)
+    encoder.fit(digits[0])
+    assert encoder.history_["accuracy"][-1] < 0.3  # black images show no angle
+
+
+def test_all_tasks_of_several_train_on_changed_images():
+    X = np.ones((2, 8, 8, 1), dtype="float32")
+    rotation = RotationPretext(augmentation=lambda batch: -batch)
+    task = CombinedPretext([("a", rotation), ("b", JigsawPretext())]).fit(X)
+    inputs, targets = task.training_batch(X, [1, 2])
+    signs = np.reshape(inputs, (2, 5, -1))[..., 0]
+    assert_array_equal(signs, [[-1, -1, -1, -1, 1]] * 2)
+    assert_array_equal(targets[0], [0, 1, 2, 3] * 2)
+    assert_array_equal(task.make_batch(X, [1, 2])[0], np.ones((10, 8, 8, 1)))
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "error", "message"),
+    [
+        ("flip", ValueError, "augmentation must be 'auto', None"),
+        (3, TypeError, "augmentation must be 'auto', None"),
+        (lambda batch: batch[:, :4], ValueError, "must keep the shape"),
+    ],
+)
+def test_a_wrong_augmentation_is_refused(augmentation, error, message):
+    with pytest.raises(error, match=message):
+        RotationPretext(augmentation=augmentation).fit(np.zeros((2, 8, 8)))

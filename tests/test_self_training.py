@@ -360,6 +360,7 @@ def test_it_does_not_harm_where_labels_or_images_are_odd(case):
         (KNeighborsClassifier(), TypeError, "self_training must be 'auto'"),
         ([FixMatch(), 3], TypeError, "self_training must be 'auto'.*got 3"),
         (FixMatch(n_steps=0), ValueError, "n_steps == 0, must be >= 1"),
+        (FixMatch(n_passes=-1), ValueError, "n_passes == -1, must be >= 0"),
         (FixMatch(batch_size=0), ValueError, "batch_size == 0, must be >= 1"),
         (FixMatch(threshold=2), ValueError, "threshold == 2, must be <= 1"),
         (FixMatch(strength=-1), ValueError, "strength == -1, must be >= 0"),

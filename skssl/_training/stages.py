@@ -120,7 +120,9 @@ def pretraining(
         inputs = keras.Input(image_shape, name="images")
         outputs = task.build_head(network.backbone(inputs), image_shape)
         model = keras.Model(inputs, outputs, name="pretext_model")
-    batches = Batches(data, task.make_batch, max(1, batch_size // task.n_views), seed)
+    batches = Batches(
+        data, task.training_batch, max(1, batch_size // task.n_views), seed
+    )
     if epochs is None:
         epochs = math.ceil(PRETRAIN_STEPS / batches.n_steps)
     if optimizer is None:

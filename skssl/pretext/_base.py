@@ -151,6 +151,24 @@ class PretextTask(BaseEstimator):
             the head has several outputs.
         """
 
+    def training_batch(self, images, seed):
+        """Turn a batch of images into what the network is trained on.
+
+        This is the batch of :meth:`make_batch`, unless a task overrides it to change
+        images at random in training alone.
+
+        Parameters
+        ----------
+        {image_batch}
+        {batch_seed}
+
+        Returns
+        -------
+        inputs, targets
+            As of :meth:`make_batch`.
+        """
+        return self.make_batch(images, seed)
+
     @abstractmethod
     def build_head(self, features, image_shape):
         """Build the layers of this task's head on the backbone's output.

@@ -155,12 +155,31 @@ class CombinedPretext(_BaseComposition, PretextTask):
         targets : tuple of tensors
             The targets of each task.
         """
+        return self._joined_batches("make_batch", images, seed)
+
+    def training_batch(self, images, seed):
+        """Return what the network is trained on, for all tasks.
+
+        Parameters
+        ----------
+        {image_batch}
+        {batch_seed}
+
+        Returns
+        -------
+        {batch_inputs}
+        targets : tuple of tensors
+            The targets of each task.
+        """
+        return self._joined_batches("training_batch", images, seed)
+
+    def _joined_batches(self, method, images, seed):
         import tensorflow as tf
 
         seeds = tf.random.experimental.stateless_split(seed, len(self.tasks_))
         inputs, targets = [], []
         for k, (_, task) in enumerate(self.tasks_):
-            views, target = task.make_batch(images, seeds[k])
+            views, target = getattr(task, method)(images, seeds[k])
             # Those of an image stay together: (batch, n_views, height, width, channels)
             views = tf.reshape(views, (-1, task.n_views, *images.shape[1:]))
             inputs.append(tf.cast(views, tf.float32))

@@ -54,6 +54,10 @@ class RotationPretext(TransformerMixin, ImageEstimator, ViewClassification):
     angles : tuple of int, default=(0, 90, 180, 270)
         Distinct multiples of 90 degrees, at least two. 90 turns counter-clockwise, as
         `numpy.rot90` does. Pixels are moved, never interpolated.
+    augmentation : "auto", None, keras.layers.Layer, list of layers or callable, \
+default="auto"
+        How images are changed at random in pretraining, before they are turned, as in
+        :class:`~skssl.SelfSupervisedClassifier`. Neither `transform` nor scores do so.
     {image_shape}
 
     Attributes
@@ -82,8 +86,11 @@ class RotationPretext(TransformerMixin, ImageEstimator, ViewClassification):
            [1, 3]])
     """
 
-    def __init__(self, angles=(0, 90, 180, 270), *, image_shape=None):
+    def __init__(
+        self, angles=(0, 90, 180, 270), *, augmentation="auto", image_shape=None
+    ):
         self.angles = angles
+        self.augmentation = augmentation
         self.image_shape = image_shape
 
     @property
@@ -116,13 +123,19 @@ class RotationPretext(TransformerMixin, ImageEstimator, ViewClassification):
         ValueError
             If an angle is no multiple of 90, if two angles turn an image equally far,
             if there are fewer than two, if images that are not square are to be turned
-            by 90 or 270 degrees, if `image_shape` does not match X, or if X holds
-            anything but real, finite numbers.
-        TypeError
-            If `angles` is no tuple, or if X is sparse or holds objects that are no
+            by 90 or 270 degrees, if `augmentation` changes the shape of images, if
+            `image_shape` does not match X, or if X holds anything but real, finite
             numbers.
+        TypeError
+            If `angles` is no tuple, if `augmentation` is of another type, or if X is
+            sparse or holds objects that are no numbers.
         """
-        self._turns_of(self._fit_images(X))
+        images = self._fit_images(X)
+        self._turns_of(images)
+        if self.augmentation not in (None, "auto"):
+            from ..augmentation import check_augmentation  # imports Keras
+
+            check_augmentation(self.augmentation, images.shape[1:])
         return self
 
     def transform(self, X):
@@ -182,6 +195,26 @@ class RotationPretext(TransformerMixin, ImageEstimator, ViewClassification):
 
         turns = quarter_turns(self.angles)
         return ops.stack([ops.rot90(images, n, axes=(1, 2)) for n in turns], axis=1)
+
+    def training_batch(self, images, seed):
+        """Return the views of images that have been changed at random.
+
+        Parameters
+        ----------
+        {image_batch}
+        {batch_seed}
+
+        Returns
+        -------
+        {batch_inputs}
+        targets : tensor of shape (batch * n_angles,)
+            The index of each angle.
+        """
+        from ..augmentation import augmented
+
+        if self.augmentation is not None:
+            images = augmented(images, seed, self.augmentation)
+        return self.make_batch(images, seed)
 
     def is_undone_by(self, layer):
         """Say whether a layer turns or mirrors one angle into another.

@@ -9,9 +9,6 @@ from sklearn.utils import check_scalar
 from .._docs import fill_docstrings
 from ._base import SelfTraining
 
-# Many images need many steps.
-MIN_PASSES = 4
-
 
 @fill_docstrings
 class FixMatch(SelfTraining):
@@ -20,19 +17,23 @@ class FixMatch(SelfTraining):
     Each step takes labelled images, and twice as many images without their labels.
     These are changed in two ways: weakly, by the `augmentation` of the classifier, and
     strongly, by other changes and with a square erased. Where the network is sure of
-    the weak view, its prediction is the target of the strong one [1]_. The optimizer is
+    the weak view, its prediction is the target of the strong one [1]_. How sure it must
+    be follows from how sure it mostly is, and is less for classes that it predicts
+    rarely [2]_: else a few easy classes can take over. The optimizer is
     that of the network, with a learning rate that falls along a cosine. The weights of
     the result are their moving average.
 
     Parameters
     ----------
     n_steps : int, default=None
-        Number of training steps; None is as many as fine-tuning has, and at least four
-        passes over all images.
+        Number of training steps; None is as many as fine-tuning has, and at least
+        `n_passes` passes over all images.
+    n_passes : int, default=4
+        Fewest passes over all images, where `n_steps` is None.
     batch_size : int, default=64
         Number of images without a label in a step.
     threshold : float, default=0.95
-        From which probability on a prediction is sure.
+        From which probability on a prediction is always sure.
     strength : float, default=1.0
         How large the strong changes are, relative to those of ``augmentation="auto"``.
         A square is erased besides.
@@ -45,6 +46,8 @@ class FixMatch(SelfTraining):
     ----------
     .. [1] Kihyuk Sohn et al., "FixMatch: Simplifying Semi-Supervised Learning with
        Consistency and Confidence", NeurIPS 2020, arXiv:2001.07685.
+    .. [2] Yidong Wang et al., "FreeMatch: Self-adaptive Thresholding for
+       Semi-supervised Learning", ICLR 2023, arXiv:2205.07246.
 
     Examples
     --------
@@ -53,8 +56,11 @@ class FixMatch(SelfTraining):
     FixMatch(n_steps=500)
     """
 
-    def __init__(self, *, n_steps=None, batch_size=64, threshold=0.95, strength=1.0):
+    def __init__(
+        self, *, n_steps=None, n_passes=4, batch_size=64, threshold=0.95, strength=1.0
+    ):
         self.n_steps = n_steps
+        self.n_passes = n_passes
         self.batch_size = batch_size
         self.threshold = threshold
         self.strength = strength
@@ -76,6 +82,7 @@ class FixMatch(SelfTraining):
         """
         if self.n_steps is not None:
             check_scalar(self.n_steps, "n_steps", Integral, min_val=1)
+        check_scalar(self.n_passes, "n_passes", Integral, min_val=0)
         check_scalar(self.batch_size, "batch_size", Integral, min_val=1)
         check_scalar(self.threshold, "threshold", Real, min_val=0, max_val=1)
         check_scalar(self.strength, "strength", Real, min_val=0)
@@ -94,7 +101,7 @@ class FixMatch(SelfTraining):
         n_steps = self.n_steps
         if n_steps is None:
             pass_steps = len(learner.data) / self.batch_size
-            n_steps = max(learner.n_steps, math.ceil(MIN_PASSES * pass_steps))
+            n_steps = max(learner.n_steps, math.ceil(self.n_passes * pass_steps))
         learner.run(
             consistency(
                 replace(learner.network, compile_kwargs=learner.compile_kwargs),
