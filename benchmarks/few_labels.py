@@ -31,7 +31,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 from sklearn.svm import SVC
 
-from skssl import SelfSupervisedClassifier, SelfSupervisedEncoder, suggest_to_label
+from skssl import (
+    SelfSupervisedClassifier,
+    SelfSupervisedEncoder,
+    SimCLRPretext,
+    suggest_to_label,
+)
 
 SUPERVISED = {"augmentation": None, "self_training": None, "pretrain_epochs": 0}
 OURS = {
@@ -91,8 +96,9 @@ def random_rows(y, n_labels, seed):
 
 def chosen_rows(X, n_labels, seed):
     """Return rows that are typical of the clusters of embeddings."""
-    embeddings = SelfSupervisedEncoder(random_state=seed).fit_transform(X)
-    return suggest_to_label(embeddings, n_labels, random_state=seed)
+    encoder = SelfSupervisedEncoder(pretext=SimCLRPretext(), batch_size=256)
+    encoder.set_params(random_state=seed)
+    return suggest_to_label(encoder.fit_transform(X), n_labels, random_state=seed)
 
 
 def measured(name, few, X, X_test, y_test, seed):

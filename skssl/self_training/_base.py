@@ -2,9 +2,11 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.utils import check_scalar
 
 from .._base import joined_histories
 
@@ -34,6 +36,14 @@ class SelfTraining(BaseEstimator):
         learner : Learner
             A fine-tuned network, the images and the few labels.
         """
+
+
+def check_n_steps(n_steps):
+    """Refuse what is neither a number of steps nor a multiple of fine-tuning's."""
+    if isinstance(n_steps, Integral):
+        check_scalar(n_steps, "n_steps", Integral, min_val=1)
+    else:
+        check_scalar(n_steps, "n_steps", Real, min_val=0, include_boundaries="neither")
 
 
 @dataclass
@@ -108,6 +118,12 @@ class Learner:
             order = np.argsort(weights, kind="stable")
         targets[self.positions[order]] = self.labelled.targets[order]
         return targets
+
+    def count_steps(self, n_steps):
+        """Return a number of steps, of which a float is a multiple of fine-tuning's."""
+        if isinstance(n_steps, Integral):
+            return n_steps
+        return max(1, round(n_steps * self.n_steps))
 
     def predict_proba(self):
         """Return the class probabilities of all images, (n_images, n_classes)."""

@@ -7,14 +7,14 @@ from numbers import Integral, Real
 from sklearn.utils import check_scalar
 
 from .._docs import fill_docstrings
-from ._base import SelfTraining
+from ._base import SelfTraining, check_n_steps
 
 
 @fill_docstrings
 class FixMatch(SelfTraining):
     """Self-training in which sure predictions for images teach changed ones.
 
-    Each step takes labelled images, and twice as many images without their labels.
+    Each step takes labelled images, and four times as many images without their labels.
     These are changed in two ways: weakly, by the `augmentation` of the classifier, and
     strongly, by other changes and with a square erased. Where the network is sure of
     the weak view, its prediction is the target of the strong one [1]_. How sure it must
@@ -25,11 +25,11 @@ class FixMatch(SelfTraining):
 
     Parameters
     ----------
-    n_steps : int, default=None
-        Number of training steps; None is as many as fine-tuning has, and at least
-        `n_passes` passes over all images.
-    n_passes : int, default=4
-        Fewest passes over all images, where `n_steps` is None.
+    n_steps : int or float, default=3.0
+        Number of training steps. A float is a multiple of the steps of fine-tuning, and
+        there are at least so many as `n_passes` takes.
+    n_passes : int, default=8
+        Fewest passes over all images, where `n_steps` is a float.
     batch_size : int, default=64
         Number of images without a label in a step.
     threshold : float, default=0.95
@@ -57,7 +57,7 @@ class FixMatch(SelfTraining):
     """
 
     def __init__(
-        self, *, n_steps=None, n_passes=4, batch_size=64, threshold=0.95, strength=1.0
+        self, *, n_steps=3.0, n_passes=8, batch_size=64, threshold=0.95, strength=1.0
     ):
         self.n_steps = n_steps
         self.n_passes = n_passes
@@ -80,8 +80,7 @@ class FixMatch(SelfTraining):
         TypeError
             If a parameter is no number.
         """
-        if self.n_steps is not None:
-            check_scalar(self.n_steps, "n_steps", Integral, min_val=1)
+        check_n_steps(self.n_steps)
         check_scalar(self.n_passes, "n_passes", Integral, min_val=0)
         check_scalar(self.batch_size, "batch_size", Integral, min_val=1)
         check_scalar(self.threshold, "threshold", Real, min_val=0, max_val=1)
@@ -98,10 +97,10 @@ class FixMatch(SelfTraining):
         """
         from .._training.consistency import consistency
 
-        n_steps = self.n_steps
-        if n_steps is None:
+        n_steps = learner.count_steps(self.n_steps)
+        if not isinstance(self.n_steps, Integral):
             pass_steps = len(learner.data) / self.batch_size
-            n_steps = max(learner.n_steps, math.ceil(self.n_passes * pass_steps))
+            n_steps = max(n_steps, math.ceil(self.n_passes * pass_steps))
         learner.run(
             consistency(
                 replace(learner.network, compile_kwargs=learner.compile_kwargs),
@@ -112,7 +111,7 @@ class FixMatch(SelfTraining):
                 strength=self.strength,
                 n_steps=n_steps,
                 batch_size=self.batch_size,
-                labelled_batch_size=max(1, self.batch_size // 2),
+                labelled_batch_size=max(1, self.batch_size // 4),
                 seed=learner.seed,
                 verbose=learner.verbose,
             )

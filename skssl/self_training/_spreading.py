@@ -12,7 +12,7 @@ from sklearn.semi_supervised import LabelSpreading
 from sklearn.utils import check_scalar
 
 from .._docs import fill_docstrings
-from ._base import SelfTraining
+from ._base import SelfTraining, check_n_steps
 
 # Finding neighbours takes most of the time, which grows with the number of features.
 N_COMPONENTS = 32
@@ -91,6 +91,9 @@ class LabelSpread(SelfTraining):
         unlabelled rows and has `label_distributions_` afterwards. None is
         ``LabelSpreading(kernel="knn", n_neighbors=10, max_iter=100, tol=0)`` on the
         first 32 principal components of the embeddings.
+    n_steps : int or float, default=0.5
+        Number of training steps in each round; a float is a multiple of the steps of
+        fine-tuning.
     n_rounds : int, default=1
         Number of rounds.
     share : float, default=0.9
@@ -115,8 +118,11 @@ class LabelSpread(SelfTraining):
     LabelSpread(n_rounds=2)
     """
 
-    def __init__(self, estimator=None, *, n_rounds=1, share=0.9, min_agreement=0.9):
+    def __init__(
+        self, estimator=None, *, n_steps=0.5, n_rounds=1, share=0.9, min_agreement=0.9
+    ):
         self.estimator = estimator
+        self.n_steps = n_steps
         self.n_rounds = n_rounds
         self.share = share
         self.min_agreement = min_agreement
@@ -136,6 +142,7 @@ class LabelSpread(SelfTraining):
         TypeError
             If a parameter is of another type.
         """
+        check_n_steps(self.n_steps)
         check_scalar(self.n_rounds, "n_rounds", Integral, min_val=1)
         check_scalar(
             self.share, "share", Real, min_val=0, max_val=1, include_boundaries="right"
@@ -177,7 +184,7 @@ class LabelSpread(SelfTraining):
                     learner.labelled,
                     trusted,
                     augmentation=learner.augmentation,
-                    n_steps=learner.n_steps,
+                    n_steps=learner.count_steps(self.n_steps),
                     seed=learner.seed,
                     verbose=learner.verbose,
                 )
