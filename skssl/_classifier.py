@@ -94,9 +94,8 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
     self_training : "auto", None, SelfTraining or list of SelfTraining, default="auto"
         How the fine-tuned network learns on from the images without a label, where
         there are any: strategies of `skssl.self_training`, one after the other. "auto"
-        is :class:`~skssl.self_training.FixMatch`, then
-        :class:`~skssl.self_training.LabelSpread`, then the first one again. None ends
-        after fine-tuning.
+        is :class:`~skssl.self_training.LabelSpread`, then
+        :class:`~skssl.self_training.FixMatch`. None ends after fine-tuning.
     frozen_layers : int or "all", default=0
         How many layers of the backbone keep their pretrained weights, counted from the
         input as in slicing (a negative number is the number of layers to train, counted

@@ -10,8 +10,7 @@ def as_strategies(self_training):
     if self_training is None:
         return []
     if isinstance(self_training, str) and self_training == "auto":
-        # Embeddings to spread labels in do not need all images first.
-        return [FixMatch(n_steps=0.5, n_passes=0), LabelSpread(), FixMatch()]
+        return [LabelSpread(), FixMatch()]
     strategies = (
         self_training if isinstance(self_training, list | tuple) else [self_training]
     )

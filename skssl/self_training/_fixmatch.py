@@ -9,6 +9,9 @@ from sklearn.utils import check_scalar
 from .._docs import fill_docstrings
 from ._base import SelfTraining, check_n_steps
 
+# From this height or width on, in pixels, fewer steps have to do.
+LARGE = 32
+
 
 @fill_docstrings
 class FixMatch(SelfTraining):
@@ -25,11 +28,13 @@ class FixMatch(SelfTraining):
 
     Parameters
     ----------
-    n_steps : int or float, default=3.0
-        Number of training steps. A float is a multiple of the steps of fine-tuning, and
-        there are at least so many as `n_passes` takes.
+    n_steps : int, float or None, default=None
+        Number of training steps. A float is a multiple of the steps of fine-tuning.
+        None is three times as many, and at least `n_passes` passes over all images. For
+        images of 32 pixels or more, whose steps take longer, 1.5 takes the place of
+        three.
     n_passes : int, default=8
-        Fewest passes over all images, where `n_steps` is a float.
+        Fewest passes over all images, where `n_steps` is None.
     batch_size : int, default=64
         Number of images without a label in a step.
     threshold : float, default=0.95
@@ -57,7 +62,7 @@ class FixMatch(SelfTraining):
     """
 
     def __init__(
-        self, *, n_steps=3.0, n_passes=8, batch_size=64, threshold=0.95, strength=1.0
+        self, *, n_steps=None, n_passes=8, batch_size=64, threshold=0.95, strength=1.0
     ):
         self.n_steps = n_steps
         self.n_passes = n_passes
@@ -80,7 +85,8 @@ class FixMatch(SelfTraining):
         TypeError
             If a parameter is no number.
         """
-        check_n_steps(self.n_steps)
+        if self.n_steps is not None:
+            check_n_steps(self.n_steps)
         check_scalar(self.n_passes, "n_passes", Integral, min_val=0)
         check_scalar(self.batch_size, "batch_size", Integral, min_val=1)
         check_scalar(self.threshold, "threshold", Real, min_val=0, max_val=1)
@@ -97,10 +103,14 @@ class FixMatch(SelfTraining):
         """
         from .._training.consistency import consistency
 
-        n_steps = learner.count_steps(self.n_steps)
-        if not isinstance(self.n_steps, Integral):
+        n_steps = self.n_steps
+        if n_steps is None:
+            is_large = max(learner.data.images.shape[1:3]) >= LARGE
             pass_steps = len(learner.data) / self.batch_size
-            n_steps = max(n_steps, math.ceil(self.n_passes * pass_steps))
+            n_steps = max(
+                learner.count_steps(1.5 if is_large else 3.0),
+                math.ceil(self.n_passes * pass_steps),
+            )
         learner.run(
             consistency(
                 replace(learner.network, compile_kwargs=learner.compile_kwargs),
@@ -109,7 +119,7 @@ class FixMatch(SelfTraining):
                 augmentation=learner.augmentation,
                 threshold=self.threshold,
                 strength=self.strength,
-                n_steps=n_steps,
+                n_steps=learner.count_steps(n_steps),
                 batch_size=self.batch_size,
                 labelled_batch_size=max(1, self.batch_size // 4),
                 seed=learner.seed,
