@@ -27,9 +27,9 @@ MOMENTUM = 0.99
 class SureGuesses(keras.layers.Layer):
     """Turns outputs for weak views into guesses of the class, where they are sure.
 
-    The certainty that a guess needs is a running mean of how certain all guesses are
-    (equation 5 of FreeMatch). For a class that is guessed more rarely than others it is
-    smaller (equations 6 and 7).
+    The certainty that a guess needs is a running mean of how certain all guesses are,
+    the global threshold of FreeMatch. For a class that is guessed more rarely than
+    others it is smaller, the local one.
 
     Parameters
     ----------
