@@ -209,7 +209,7 @@ def test_layers_that_turn_one_angle_into_another(layer, angles, undone):
 
 
 def test_images_are_changed_at_random_in_training_alone():
-    X = np.random.default_rng(0).random((3, 8, 8, 1), dtype="float32")
+    X = np.random.default_rng(0).random((3, 8, 8, 3), dtype="float32")
     fixed, labels = RotationPretext(augmentation=None).training_batch(X, [1, 2])
     assert_array_equal(fixed, RotationPretext().make_batch(X, [1, 2])[0])
     changed, same_labels = RotationPretext().training_batch(X, [1, 2])
@@ -218,9 +218,11 @@ def test_images_are_changed_at_random_in_training_alone():
     other, _ = RotationPretext().training_batch(X, [1, 3])
     assert not np.allclose(changed, other)
     # All views of an image are changed alike, and turned afterwards.
-    views = np.reshape(changed, (3, 4, 8, 8, 1))
+    views = np.reshape(changed, (3, 4, 8, 8, 3))
     for view in range(4):
         assert_array_equal(views[:, view], np.rot90(views[:, 0], view, axes=(1, 2)))
+    grey, _ = RotationPretext().training_batch(X[..., :1], [1, 2])
+    assert_array_equal(grey, RotationPretext().make_batch(X[..., :1], [1, 2])[0])
 
 
 def test_pretraining_sees_the_changed_images(digits, quick):
