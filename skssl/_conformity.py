@@ -53,7 +53,8 @@ def check_pretext_task(task, X):
     fitted = fitted_pretext(task, images)
     for dtype in ("uint8", "float32"):
         batch = images[:N_IMAGES].astype(dtype)
-        _check_batch(fitted, batch)
+        for method in (fitted.make_batch, fitted.training_batch):
+            _check_batch(fitted, batch, method)
         _check_head(fitted, batch)
     _check_training(task, images)
     after = vars(task)
@@ -75,13 +76,14 @@ def _flat(values):
     return [np.asarray(value) for value in keras.tree.flatten(values)]
 
 
-def _check_batch(task, images):
-    """Check what `make_batch` returns."""
+def _check_batch(task, images, method):
+    """Check what `make_batch` or `training_batch` returns."""
     import tensorflow as tf
 
+    name = method.__name__
     n_inputs = len(images) * task.n_views
-    batch = task.make_batch(tf.convert_to_tensor(images), SEED)
-    _check(len(batch) == 2, "make_batch must return a pair of inputs and targets")
+    batch = method(tf.convert_to_tensor(images), SEED)
+    _check(len(batch) == 2, f"{name} must return a pair of inputs and targets")
     inputs, targets = _flat(batch[0])[0], _flat(batch[1])
     _check(
         inputs.shape == (n_inputs, *images.shape[1:]),
@@ -102,14 +104,14 @@ def _check_batch(task, images):
         )
     # As in training: in a graph, with batches of any size.
     signature = tf.TensorSpec((None, *images.shape[1:]), images.dtype)
-    graph = tf.function(task.make_batch, autograph=False).get_concrete_function(
+    graph = tf.function(method, autograph=False).get_concrete_function(
         signature, tf.TensorSpec((2,), tf.int32)
     )
     again = graph(tf.convert_to_tensor(images), tf.convert_to_tensor(SEED))
     for value, other in zip(_flat(batch), _flat(again), strict=True):
         _check(
             value.shape == other.shape and np.allclose(value, other, atol=1e-4),
-            "make_batch must return the same from the same seed, also in a graph; "
+            f"{name} must return the same from the same seed, also in a graph; "
             "draw with the stateless operations of tf.random",
         )
 

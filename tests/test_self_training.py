@@ -7,9 +7,10 @@ from numpy.testing import assert_allclose, assert_array_equal, assert_equal
 from scikeras.wrappers import KerasClassifier
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.semi_supervised import LabelPropagation
+from sklearn.semi_supervised import LabelPropagation, LabelSpreading
 
 from skssl import (
     SelfSupervisedClassifier,
@@ -20,7 +21,13 @@ from skssl import (
 from skssl._data.training_set import TrainingSet
 from skssl._training.batches import MixedBatches
 from skssl._training.consistency import ConsistencyLoss, SureGuesses
-from skssl.self_training import FixMatch, LabelSpread, SelfTraining
+from skssl.self_training import (
+    FixMatch,
+    LabelSpread,
+    Learner,
+    SelfTraining,
+    as_strategies,
+)
 from skssl.self_training._spreading import certainty, spread
 
 
@@ -70,6 +77,17 @@ def test_a_point_that_no_label_reaches_has_every_class_alike():
     targets = np.array([0, -1, -1, -1])
     estimator = LabelPropagation(gamma=100, max_iter=5)
     assert_allclose(spread(points, targets, 2, estimator)[2:], 0.5)
+
+
+def test_labels_spread_on_the_first_principal_components(blobs):
+    points, targets = blobs
+    noise = np.random.default_rng(1).normal(0, 3, (90, 98))
+    wide = np.hstack([points, noise])
+    narrow = PCA(32).fit_transform(wide)
+    own = LabelSpreading(kernel="knn", n_neighbors=10, max_iter=100, tol=0)
+    spread_labels = spread(wide, targets, 2)
+    assert_allclose(spread_labels, spread(narrow, targets, 2, own), atol=1e-6)
+    assert not np.allclose(spread_labels, spread(wide, targets, 2, own), atol=1e-3)
 
 
 def test_certainty_is_one_for_one_class_and_zero_for_all_alike():
@@ -190,6 +208,31 @@ def test_the_threshold_is_always_enough():
     for _ in range(500):
         guesses = layer(probabilities).numpy()
     assert_array_equal(guesses, [[1, 0], [1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("params", "size", "n_images", "n_steps"),
+    [
+        ({"n_steps": 7}, 8, 64, 7),
+        ({"n_steps": 0.5}, 8, 6400, 50),
+        ({"n_steps": 0.001}, 8, 64, 1),
+        ({}, 31, 64, 300),
+        ({}, 32, 64, 150),
+        ({}, 8, 6400, 800),  # eight passes of 100 steps
+        ({"n_passes": 9, "batch_size": 32}, 32, 6400, 1800),
+        ({"n_passes": 0}, 8, 6400, 300),
+    ],
+)
+def test_steps_follow_from_those_of_fine_tuning(params, size, n_images, n_steps):
+    images = np.broadcast_to(np.uint8(0), (n_images, size, 8, 1))
+    learner = Learner.__new__(Learner)  # which needs no network to count
+    learner.n_steps, learner.data = 100, TrainingSet(images, np.arange(n_images))
+    assert FixMatch(**params)._count_steps(learner) == n_steps
+
+
+def test_by_default_labels_spread_first():
+    spreading, consistent = as_strategies("auto")
+    assert isinstance(spreading, LabelSpread) and isinstance(consistent, FixMatch)
 
 
 def test_batches_begin_with_labelled_rows_and_repeat_none_before_all_came():

@@ -59,7 +59,8 @@ default="auto"
         How images are changed at random in pretraining, before they are turned, as in
         :class:`~skssl.SelfSupervisedClassifier`. "auto" leaves images as they are
         unless they have three channels: it helps photographs, and slows digits down.
-        Neither `transform` nor scores change images.
+        Neither `transform` nor scores change images. What turns images far, or upside
+        down, would hide the angle.
     {image_shape}
 
     Attributes

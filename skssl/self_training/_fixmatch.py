@@ -103,14 +103,6 @@ class FixMatch(SelfTraining):
         """
         from .._training.consistency import consistency
 
-        n_steps = self.n_steps
-        if n_steps is None:
-            is_large = max(learner.data.images.shape[1:3]) >= LARGE
-            pass_steps = len(learner.data) / self.batch_size
-            n_steps = max(
-                learner.count_steps(1.5 if is_large else 3.0),
-                math.ceil(self.n_passes * pass_steps),
-            )
         learner.run(
             consistency(
                 replace(learner.network, compile_kwargs=learner.compile_kwargs),
@@ -119,10 +111,21 @@ class FixMatch(SelfTraining):
                 augmentation=learner.augmentation,
                 threshold=self.threshold,
                 strength=self.strength,
-                n_steps=learner.count_steps(n_steps),
+                n_steps=self._count_steps(learner),
                 batch_size=self.batch_size,
                 labelled_batch_size=max(1, self.batch_size // 4),
                 seed=learner.seed,
                 verbose=learner.verbose,
             )
+        )
+
+    def _count_steps(self, learner):
+        """Return the number of steps."""
+        if self.n_steps is not None:
+            return learner.count_steps(self.n_steps)
+        is_large = max(learner.data.images.shape[1:3]) >= LARGE
+        pass_steps = len(learner.data) / self.batch_size
+        return max(
+            learner.count_steps(1.5 if is_large else 3.0),
+            math.ceil(self.n_passes * pass_steps),
         )
