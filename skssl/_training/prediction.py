@@ -53,7 +53,10 @@ def _traced(model, dtype):
     with LOCK:
         if dtype not in traced:
             signature = tf.TensorSpec((None, *model.input_shape[1:]), dtype)
-            function = tf.function(lambda batch: model(batch, training=False))
+            # No AutoGraph, as in training: it would rewrite the code of users' layers.
+            function = tf.function(
+                lambda batch: model(batch, training=False), autograph=False
+            )
             with seeded(0, shared_seeds(model)):
                 traced[dtype] = function.get_concrete_function(signature)
     return traced[dtype]
@@ -109,7 +112,9 @@ def score_task(pretext_model, task, images, batch_size):
     with seeded(0):
         dataset = Batches(data, task.make_batch, batch_size, 0, shuffle=False).dataset()
         step = tf.function(
-            functools.partial(model.test_step), input_signature=[dataset.element_spec]
+            functools.partial(model.test_step),
+            input_signature=[dataset.element_spec],
+            autograph=False,
         )
         for batch in dataset:
             results = step(batch)
