@@ -5,8 +5,8 @@ python benchmarks/few_labels.py digits 50 --data ../shared/data
     signs or clothes (mnist.npz, signs.npz, clothes.npz in the folder --data).
 python benchmarks/few_labels.py digits 50 --chosen
     Labels of the images that suggest_to_label chooses on embeddings, not random ones.
-python benchmarks/few_labels.py digits 50 --methods ours spreading --seeds 3
-    Some of the methods, and another number of draws.
+python benchmarks/few_labels.py digits 50 --methods ours spreading --seeds 0 1 2
+    Some of the methods and of the draws.
 python benchmarks/few_labels.py --table results.csv
     The figure and the table from what earlier runs have added to the file.
 
@@ -18,9 +18,11 @@ if it can do no more. Printed are the accuracy on the test images and the second
 
 import argparse
 import csv
+import math
 import time
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -38,6 +40,8 @@ from skssl import (
     suggest_to_label,
 )
 
+FIGURES = Path(__file__).parent / "figures"
+DATA = ["digits", "mnist", "signs", "clothes"]
 SUPERVISED = {"augmentation": None, "self_training": None, "pretrain_epochs": 0}
 OURS = {
     "labels alone": SUPERVISED,
@@ -120,55 +124,71 @@ def measured(name, few, X, X_test, y_test, seed):
     return (classifier.predict(X_test) == y_test).mean(), seconds
 
 
-def draw_table(path):
-    """Print the mean of each method in a file of results, and draw them."""
-    import matplotlib.pyplot as plt
-
+def read_results(path):
+    """Return accuracies and seconds, (n_draws, 2), by task and method."""
     with open(path) as file:
         rows = list(csv.DictReader(file))
-    tasks = sorted({(x["data"], x["chosen"], int(x["labels"])) for x in rows})
-    methods = list(dict.fromkeys(x["method"] for x in rows))
-    groups = list(dict.fromkeys((data, chosen) for data, chosen, _ in tasks))
-    figure, axes = plt.subplots(
-        1, len(groups), figsize=(4 * len(groups), 4), squeeze=False
-    )
-    print("| data | labels |", " | ".join(methods), "|")
-    print("|---" * (2 + len(methods)) + "|")
-    means = {}
-    for data, chosen, n_labels in tasks:
+    rows.sort(key=lambda x: (DATA.index(x["data"]), int(x["labels"])))
+    results = {}
+    for row in rows:
+        method = row["method"] + (", chosen" if row["chosen"] == "True" else "")
+        draws = results.setdefault((row["data"], row["labels"]), {})
+        draws.setdefault(method, []).append((row["accuracy"], row["seconds"]))
+    return {
+        task: {method: np.array(x, dtype=float) for method, x in draws.items()}
+        for task, draws in results.items()
+    }
+
+
+def print_table(results, methods):
+    """Print the mean accuracy, its deviation and the number of draws."""
+    print("| method |", " | ".join(f"{data}, {n}" for data, n in results), "|")
+    print("|---" * (1 + len(results)) + "|")
+    for method in methods:
         cells = []
-        for method in methods:
-            found = [
-                float(x["accuracy"])
-                for x in rows
-                if (x["data"], x["chosen"], int(x["labels"]), x["method"])
-                == (data, chosen, n_labels, method)
-            ]
-            cells.append(f"{np.mean(found):.3f} ({len(found)})" if found else "")
-            if found:
-                means.setdefault((data, chosen, method), []).append(
-                    (n_labels, np.mean(found))
+        for draws in results.values():
+            accuracies = draws.get(method, np.empty((0, 2)))[:, 0]
+            cells.append(
+                f"{accuracies.mean():.3f} ± {accuracies.std():.3f} ({len(accuracies)})"
+                if len(accuracies)
+                else ""
+            )
+        print(f"| {method} |", " | ".join(cells), "|")
+    seconds = [f"{draws['ours'][:, 1].mean():.0f} s" for draws in results.values()]
+    print("| time of ours |", " | ".join(seconds), "|")
+
+
+def draw_results(results, methods, path):
+    """Draw the accuracies of each task in a panel, one row a method."""
+    figure, axes = plt.subplots(
+        2, math.ceil(len(results) / 2), figsize=(11, 6), sharey=True, squeeze=False
+    )
+    for ax in axes.flat[len(results) :]:
+        ax.remove()
+    for ax, ((data, n_labels), draws) in zip(axes.flat, results.items(), strict=False):
+        for row, method in enumerate(methods):
+            if method in draws:
+                mean, deviation = draws[method][:, 0].mean(), draws[method][:, 0].std()
+                color = "C1" if method.startswith("ours") else "C0"
+                color = color if method.split(", chosen")[0] in OURS else "gray"
+                ax.errorbar(mean, row, xerr=deviation, fmt="o", color=color)
+                ax.annotate(
+                    f"{mean:.3f}",
+                    (mean, row),
+                    (0, 5),
+                    color=color,
+                    fontsize=8,
+                    textcoords="offset points",
+                    ha="center",
                 )
-        kind = "chosen" if chosen == "True" else "random"
-        print(f"| {data} | {n_labels} {kind} |", " | ".join(cells), "|")
-    for ax, (data, chosen) in zip(axes[0], groups, strict=True):
-        for position, method in enumerate(methods):
-            points = means.get((data, chosen, method))
-            if points:
-                style = "o-" if method in OURS else "s--"
-                ax.plot(
-                    *zip(*points, strict=True),
-                    style,
-                    color=f"C{position}",
-                    label=method,
-                )
-        kind = "chosen" if chosen == "True" else "random"
-        ax.set(title=f"{data}, {kind} labels", xlabel="Labels", xscale="log")
+        ax.set(title=f"{data}, {n_labels} labels", yticks=range(len(methods)))
+        ax.set_yticklabels(methods)
+        ax.margins(x=0.2)
         ax.grid(alpha=0.3)
-    axes[0, 0].set_ylabel("Accuracy")
-    axes[0, -1].legend(fontsize="small")
+    axes[0, 0].invert_yaxis()  # shared by all panels
+    figure.supxlabel("Accuracy on test images")
     figure.tight_layout()
-    figure.savefig(Path(__file__).parent / "figures" / "few_labels.png", dpi=100)
+    figure.savefig(path, dpi=100)
 
 
 def main():
@@ -180,16 +200,21 @@ def main():
     parser.add_argument("--chosen", action="store_true")
     parser.add_argument("--data", default="../shared/data")
     parser.add_argument("--methods", nargs="+")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", nargs="+", type=int, default=range(5))
     parser.add_argument("--results", default="few_labels.csv")
     parser.add_argument("--table")
     arguments = parser.parse_args()
     if arguments.table:
-        draw_table(arguments.table)
+        results = read_results(arguments.table)
+        found = {method for draws in results.values() for method in draws}
+        names = [*sklearn_methods(1), *OURS, "ours, chosen"]
+        methods = [method for method in names if method in found]
+        print_table(results, methods)
+        draw_results(results, methods, FIGURES / "few_labels.png")
         return
 
     found = {}
-    for seed in range(arguments.seeds):
+    for seed in arguments.seeds:
         X, y, X_test, y_test = load_data(arguments.name, arguments.data, seed)
         if arguments.chosen:
             rows = chosen_rows(X, arguments.n_labels, seed)

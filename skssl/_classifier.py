@@ -729,14 +729,11 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         return self._probabilities(self._check_images(X))
 
     def _probabilities(self, images):
-        from ._training.prediction import predict
+        from ._training.prediction import predict_probabilities
 
         if images.ndim == 5:
             images = images[:, 0]
-        probabilities = predict(self.model_, images)
-        if probabilities.shape[1] == 1:  # one sigmoid unit: that of the second class
-            probabilities = np.hstack([1 - probabilities, probabilities])
-        return probabilities
+        return predict_probabilities(self.model_, images)
 
     def predict(self, X):
         """Return the most probable class.

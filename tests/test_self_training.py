@@ -217,8 +217,8 @@ def test_the_threshold_is_always_enough():
         ({"n_steps": 0.5}, 8, 6400, 50),
         ({"n_steps": 0.001}, 8, 64, 1),
         ({}, 31, 64, 300),
-        ({}, 32, 64, 150),
-        ({}, 8, 6400, 800),  # eight passes of 100 steps
+        ({}, 32, 64, 100),
+        ({}, 8, 6400, 600),  # six passes of 100 steps
         ({"n_passes": 9, "batch_size": 32}, 32, 6400, 1800),
         ({"n_passes": 0}, 8, 6400, 300),
     ],

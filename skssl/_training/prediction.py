@@ -47,6 +47,14 @@ def predict(model, images, *, rows=None, prepare=None, batch_size=BATCH_SIZE):
     return np.concatenate(outputs)
 
 
+def predict_probabilities(model, images, rows=None):
+    """Return class probabilities for images, of shape (n_inputs, n_classes)."""
+    outputs = predict(model, images, rows=rows)
+    if outputs.shape[1] == 1:  # one sigmoid unit: that of the second class
+        outputs = np.hstack([1 - outputs, outputs])
+    return outputs
+
+
 def _traced(model, dtype):
     """Return a network as a TensorFlow function of a batch, which is traced once."""
     traced = vars(model).setdefault("_skssl_traced", {})

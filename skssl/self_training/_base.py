@@ -127,17 +127,16 @@ class Learner:
 
     def predict_proba(self):
         """Return the class probabilities of all images, (n_images, n_classes)."""
-        outputs = self._predict(self.network.prediction_model)
-        return np.hstack([1 - outputs, outputs]) if outputs.shape[1] == 1 else outputs
+        from .._training.prediction import predict_probabilities
+
+        model = self.network.prediction_model
+        return predict_probabilities(model, self.data.images, self.data.rows)
 
     def embed(self):
         """Return the embeddings of all images, (n_images, n_embedding)."""
-        return self._predict(self.network.backbone)
-
-    def _predict(self, model):
         from .._training.prediction import predict
 
-        return predict(model, self.data.images, rows=self.data.rows)
+        return predict(self.network.backbone, self.data.images, rows=self.data.rows)
 
     def restart(self):
         """Put the network back to where fine-tuning started."""

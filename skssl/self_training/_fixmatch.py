@@ -30,10 +30,10 @@ class FixMatch(SelfTraining):
     ----------
     n_steps : int, float or None, default=None
         Number of training steps. A float is a multiple of the steps of fine-tuning.
-        None is three times as many, and at least `n_passes` passes over all images. For
-        images of 32 pixels or more, whose steps take longer, 1.5 takes the place of
-        three.
-    n_passes : int, default=8
+        None is three times as many, or just as many where images have 32 pixels or
+        more, whose steps take longer; and in each case at least `n_passes` passes over
+        all images.
+    n_passes : int, default=6
         Fewest passes over all images, where `n_steps` is None.
     batch_size : int, default=64
         Number of images without a label in a step.
@@ -62,7 +62,7 @@ class FixMatch(SelfTraining):
     """
 
     def __init__(
-        self, *, n_steps=None, n_passes=8, batch_size=64, threshold=0.95, strength=1.0
+        self, *, n_steps=None, n_passes=6, batch_size=64, threshold=0.95, strength=1.0
     ):
         self.n_steps = n_steps
         self.n_passes = n_passes
@@ -126,6 +126,6 @@ class FixMatch(SelfTraining):
         is_large = max(learner.data.images.shape[1:3]) >= LARGE
         pass_steps = len(learner.data) / self.batch_size
         return max(
-            learner.count_steps(1.5 if is_large else 3.0),
+            learner.count_steps(1.0 if is_large else 3.0),
             math.ceil(self.n_passes * pass_steps),
         )
