@@ -73,7 +73,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
     {standardize}
         "auto" is the setting of `encoder` where one is given.
     pretrain_epochs : int or None, default=None
-        Number of passes over all images; None is as many as give 1000 steps, and 0
+        Number of passes over all images; None is as many as give 600 steps, and 0
         leaves pretraining out.
     pretrain_batch_size : int, default=64
         Number of inputs in one step of pretraining; with four rotations, 64 inputs are

@@ -88,7 +88,7 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
     {image_shape}
     {standardize}
     epochs : int or None, default=None
-        Number of passes over the images; None is as many as give 1000 steps.
+        Number of passes over the images; None is as many as give 600 steps.
     batch_size : int, default=64
         Number of inputs in one step; with four rotations, 64 inputs are 16 images.
     optimizer : str or keras.optimizers.Optimizer, default=None

@@ -46,7 +46,7 @@ def test_it_learns_from_few_labels(fitted, digits):
 
 def test_histories_are_plain_and_by_epoch(fitted):
     assert sorted(fitted.pretrain_history_) == ["accuracy", "loss"]
-    assert len(fitted.pretrain_history_["loss"]) == 27  # of 38 steps, to give 1000
+    assert len(fitted.pretrain_history_["loss"]) == 16  # of 38 steps, to give 600
     assert len(fitted.finetune_history_["loss"]) == 20
     assert isinstance(fitted.finetune_history_["loss"][0], float)
 

@@ -22,7 +22,7 @@ from ..augmentation import augmented
 from .batches import Batches, MixedBatches
 
 # Without a number of epochs, few images are read often, and many images once.
-PRETRAIN_STEPS = 1000
+PRETRAIN_STEPS = 600
 # With 100 labels in batches of 64, five epochs are ten steps, too few to learn from. So
 # the number of epochs follows from a number of steps, unless the wrapper gives it. An
 # epoch has a fixed cost. So where a pass has only a few steps, an epoch is several.
@@ -106,7 +106,7 @@ def pretraining(
     optimizer : str, keras.optimizers.Optimizer or None
         Optimizer; None is Adam with a learning rate that falls along a cosine.
     epochs : int or None
-        As in Keras; None is as many as give 1000 steps.
+        As in Keras; None is as many as give 600 steps.
     batch_size, seed, verbose : int
         As in Keras; the batch size counts inputs of the network.
 
