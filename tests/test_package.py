@@ -11,6 +11,7 @@ LAYERS = [
     "_docs",
     "_runtime",
     "_data/__init__",
+    "_data/decoding",
     "_data/images",
     "_data/labels",
     "_data/training_set",
