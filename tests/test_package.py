@@ -32,6 +32,7 @@ LAYERS = [
     "_storage/archive",
     "_storage/checkpoint",
     "_storage/cache",
+    "_storage/image_cache",
     "_base",
     "pretext/_base",
     "pretext/_views",
