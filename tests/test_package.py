@@ -33,6 +33,8 @@ LAYERS = [
     "_storage/checkpoint",
     "_storage/cache",
     "_storage/image_cache",
+    "_image_files",
+    "_image_reader",
     "_base",
     "pretext/_base",
     "pretext/_views",
