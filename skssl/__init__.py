@@ -3,6 +3,8 @@
 from ._classifier import SelfSupervisedClassifier
 from ._conformity import check_pretext_task
 from ._encoder import SelfSupervisedEncoder
+from ._image_files import load_image_files
+from ._image_reader import ImageReader
 from ._labeling import suggest_to_label
 from ._load import load
 from ._model_selection import SemiSupervisedKFold, label_efficiency_curve
@@ -28,6 +30,7 @@ __all__ = [
     "BarlowTwinsPretext",
     "CombinedPretext",
     "EmbeddingDisplay",
+    "ImageReader",
     "JigsawPretext",
     "LabelEfficiencyDisplay",
     "MaskedPretext",
@@ -44,6 +47,7 @@ __all__ = [
     "clear_session",
     "label_efficiency_curve",
     "load",
+    "load_image_files",
     "suggest_to_label",
 ]
 __version__ = "0.1.0"

@@ -62,10 +62,24 @@ checkpoint_dir : str or path-like, default=None
     as without the interruption; needs an int as `random_state` for that. A finished
     fit removes its files. Both folders hold pickles: let nobody else write there.
 
+{color_of_files}
+color : {"rgb", "grayscale"}, default="rgb"
+    Whether images get three channels or one.
+
 {cv_of_labelled}
 cv : int, cross-validation generator or iterable, default=None
     How to split the labelled rows; indices count these alone. Unlabelled rows are in
     every training fold. None makes 5 stratified folds, an int as many.
+
+{decoding_of_files}
+Of animations the first frame is read. Images are turned upright as their EXIF data
+say, transparent ones are put on white, and CMYK becomes RGB without its colour profile.
+Grey of 16 bits is divided by 257, so that the whole range fits one byte. Greys of 32
+bits and floats are refused, because their range is not known. JPEG files that are much
+larger than `image_shape` are decoded at a half, quarter or eighth of their size.
+
+Pillow warns of images with more than ``PIL.Image.MAX_IMAGE_PIXELS`` pixels, and refuses
+those with more than twice as many. Set this number yourself where you trust the files.
 
 {drawn_display}
 display : object
@@ -146,6 +160,10 @@ n_labels : array-like of int, default=(10, 20, 50, 100)
 n_samples : int, default=5
     How many images to draw.
 
+{paths}
+X : array-like of str or path-like, shape (n_samples,) or (n_samples, 1)
+    Paths of image files: a list, array, Series or DataFrame of one column.
+
 {plot_params}
 **plot_params : dict
     Further arguments of `plot`.
@@ -188,6 +206,12 @@ random_state : int, RandomState instance or None, default=None
 .. [1] Spyros Gidaris, Praveer Singh, Nikos Komodakis, "Unsupervised Representation
    Learning by Predicting Image Rotations", ICLR 2018, arXiv:1803.07728.
 
+{resize_of_files}
+resize : {"crop", "pad", "stretch"}, default="crop"
+    How images of another shape are brought to `image_shape`. "crop" scales them until
+    they cover it, and cuts off equally on both sides. "pad" scales them until they fit
+    in, and fills up with black. "stretch" scales height and width on their own.
+
 {scoring}
 scoring : str or callable, default=None
     The score, as for `cross_validate`; None is that of the estimator's `score`.
@@ -195,6 +219,10 @@ scoring : str or callable, default=None
 {shape_of_images}
 image_shape : tuple of int
     (height, width, channels) of the images.
+
+{shape_of_read_images}
+image_shape : tuple of int, default=(64, 64)
+    (height, width) of the images in pixels.
 
 {standardize}
 standardize : bool or "auto", default="auto"
