@@ -1,15 +1,18 @@
 """The cache of finished trainings, kept by joblib.
 
 A training is known by its key, a hash of all that it depends on. The folder is the
-user's own: what is in it is pickled.
+user's own: what is in it is pickled. Processes that share it, on one machine or on
+several, wait for a training that one of them has begun.
 """
 
+import contextlib
 import os
 import warnings
 
 from sklearn.utils.validation import check_memory
 
 from .checkpoint import pack, unpack
+from .lock import shared_lock
 
 
 def finished_training(key, train):
@@ -45,9 +48,15 @@ def cached(memory, key, train):
     try:
         if isinstance(memory, os.PathLike):
             memory = os.fspath(memory)
-        memorized = check_memory(memory).cache(finished_training, ignore=["train"])
-        known = memorized.check_call_in_cache(key, train_once)
-        result = unpack(memorized(key, train_once))
+        store = check_memory(memory)
+        memorized = store.cache(finished_training, ignore=["train"])
+
+        def is_known():
+            return memorized.check_call_in_cache(key, train_once)
+
+        known = is_known()
+        with _locked(store, key, is_known):
+            result = unpack(memorized(key, train_once))
         if result is None:
             memorized.call_and_shelve(key, train_once).clear()
             result = unpack(memorized(key, train_once))
@@ -67,3 +76,12 @@ def cached(memory, key, train):
             stacklevel=2,
         )
         return train_once()
+
+
+def _locked(store, key, is_known):
+    """Return what keeps others from the same training, where the cache is a folder."""
+    is_folder = getattr(store, "backend", None) == "local" and store.location
+    if not is_folder or is_known():
+        return contextlib.nullcontext()
+    path = os.path.join(store.location, "skssl-locks", key[:32])
+    return shared_lock(path, is_done=is_known)

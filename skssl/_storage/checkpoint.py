@@ -10,6 +10,7 @@ import glob
 import hashlib
 import os
 import pickle
+import uuid
 import warnings
 
 CHECKSUM_BYTES = hashlib.sha256().digest_size
@@ -84,7 +85,7 @@ class Checkpoint:
         """Write a state; warn once where that fails."""
         if not self.writable:
             return
-        temporary = f"{self.path}.{os.getpid()}.tmp"
+        temporary = f"{self.path}.{uuid.uuid4().hex}.tmp"
         try:
             os.makedirs(self.folder, exist_ok=True)
             with open(temporary, "wb") as file:
