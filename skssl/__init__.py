@@ -2,6 +2,7 @@
 
 from ._classifier import SelfSupervisedClassifier
 from ._conformity import check_pretext_task
+from ._data.source import LazyImages
 from ._encoder import SelfSupervisedEncoder
 from ._image_files import load_image_files
 from ._image_reader import ImageReader
@@ -33,6 +34,7 @@ __all__ = [
     "ImageReader",
     "JigsawPretext",
     "LabelEfficiencyDisplay",
+    "LazyImages",
     "MaskedPretext",
     "PredictionDisplay",
     "PretextDisplay",

@@ -52,7 +52,7 @@ def check_pretext_task(task, X):
     before = dict(vars(task))
     fitted = fitted_pretext(task, images)
     for dtype in ("uint8", "float32"):
-        batch = images[:N_IMAGES].astype(dtype)
+        batch = np.asarray(images[:N_IMAGES]).astype(dtype)
         for method in (fitted.make_batch, fitted.training_batch):
             _check_batch(fitted, batch, method)
         _check_head(fitted, batch)

@@ -14,6 +14,8 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn import get_config
 
+from .source import LazyImages, is_array_like, reshaped_rows
+
 # Squares of pixels must fit float32 as well: networks standardise by the variance.
 LARGEST_PIXEL = 1e19
 
@@ -46,8 +48,10 @@ def as_images(X, *, image_shape=None, allow_views=False):
 
     Returns
     -------
-    images : ndarray of shape (n_samples, [n_views,] height, width, channels)
-        The dtype is that of X, for objects float64; where possible it is a view of X.
+    images : ndarray or LazyImages of shape (n_samples, [n_views,] height, width, \
+channels)
+        The dtype is that of X, for objects float64. Where possible it is a view of X.
+        An array-like that is no array is not read as a whole.
 
     Raises
     ------
@@ -74,7 +78,9 @@ def shape_images(pixels, image_shape=None):
     """Return an array of pixels as images; see :func:`as_images`."""
     if pixels.ndim == 2:
         return rows_to_images(pixels, _row_image_shape(pixels, image_shape))
-    images = pixels[..., np.newaxis] if pixels.ndim == 3 else pixels
+    images = pixels
+    if pixels.ndim == 3:
+        images = rows_to_images(pixels, (*pixels.shape[1:], 1))
     if image_shape is not None and images.shape[-3:] != (*image_shape, 1)[:3]:
         raise ValueError(
             f"image_shape={image_shape} does not match X, got images of shape "
@@ -99,13 +105,17 @@ def _check_image_shape(image_shape):
 
 
 def _as_array(X):
-    """Return X as an array of whatever it holds."""
+    """Return X as an array of whatever it holds, or as lazy images."""
     if issparse(X):
         raise TypeError(
             "Sparse data was passed for X, but images are dense arrays. Give "
             "X.toarray()."
         )
     try:
+        if is_array_like(X):
+            images = X if isinstance(X, LazyImages) else LazyImages(X)
+            np.asarray(images[:1])  # it can be read
+            return images
         return np.asarray(X)
     except ValueError as error:
         raise ValueError(
@@ -195,7 +205,9 @@ def _numbers_from_objects(values):
 def _check_range(values):
     """Refuse NaN, infinity and what is too large, without a copy of the values."""
     with np.errstate(invalid="ignore", over="ignore"):
-        low, high = values.min(), values.max()  # NaN if there is one
+        blocks = values.blocks() if isinstance(values, LazyImages) else [values]
+        ranges = np.array([[block.min(), block.max()] for block in blocks])
+        low, high = ranges.min(), ranges.max()  # NaN if there is one
         if -LARGEST_PIXEL <= float(low) and float(high) <= LARGEST_PIXEL:
             return
     if np.isnan(low):
@@ -236,10 +248,9 @@ def _row_image_shape(X, image_shape):
 
 def rows_to_images(X, image_shape):
     """Return flat rows as images of a shape, padded with zeros where they are short."""
-    missing = math.prod(image_shape) - X.shape[1]
-    if missing > 0:
-        X = np.pad(X, ((0, 0), (0, missing)))
-    return X.reshape(len(X), *image_shape)
+    if isinstance(X, LazyImages):
+        return X.with_image_shape(image_shape)
+    return reshaped_rows(X, image_shape)
 
 
 def channels_first_hint(shape):
@@ -293,7 +304,9 @@ def warn_of_volumes(views, n_rows=8):
         How many rows to look at.
     """
     n_views, height, width, channels = views.shape[1:]
-    pixels = np.sort(views[:n_rows].reshape(-1, n_views, height * width * channels))
+    pixels = np.sort(
+        np.asarray(views[:n_rows]).reshape(-1, n_views, height * width * channels)
+    )
     if (pixels == pixels[:, :1]).all():
         return
     warnings.warn(
@@ -310,4 +323,5 @@ def warn_of_volumes(views, n_rows=8):
 
 def load_batch(images):
     """Return images as a network reads them: bytes as they are, else float32."""
+    images = np.asarray(images)
     return images if images.dtype == np.uint8 else images.astype(np.float32)

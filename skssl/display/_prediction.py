@@ -128,7 +128,7 @@ class PredictionDisplay(ImageGridDisplay):
         images = _images(X, image_shape)
         rows = chosen_rows(len(images), n_samples, check_random_state(random_state))
         return cls(
-            images[rows], np.asarray(y_true)[rows], np.asarray(y_pred)[rows]
+            np.asarray(images[rows]), np.asarray(y_true)[rows], np.asarray(y_pred)[rows]
         ).plot(ax=ax, **plot_params)
 
 

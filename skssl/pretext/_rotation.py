@@ -155,7 +155,7 @@ default="auto"
             View `k` is turned by `angles[k]`; the dtype is that of X. All views of an
             image are in one row, so they stay together when rows are split.
         """
-        images = self._check_images(X)
+        images = np.asarray(self._check_images(X))
         turns = self._turns_of(images)
         warn_of_channels_first(images)
         views = [np.rot90(images, n, axes=(1, 2)) for n in turns]
