@@ -14,7 +14,13 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn import get_config
 
-from .source import LazyImages, is_array_like, reshaped_rows
+from .source import (
+    LazyImages,
+    blocks,
+    is_array_like,
+    reshaped_rows,
+    with_image_shape,
+)
 
 # Squares of pixels must fit float32 as well: networks standardise by the variance.
 LARGEST_PIXEL = 1e19
@@ -205,8 +211,8 @@ def _numbers_from_objects(values):
 def _check_range(values):
     """Refuse NaN, infinity and what is too large, without a copy of the values."""
     with np.errstate(invalid="ignore", over="ignore"):
-        blocks = values.blocks() if isinstance(values, LazyImages) else [values]
-        ranges = np.array([[block.min(), block.max()] for block in blocks])
+        parts = blocks(values) if isinstance(values, LazyImages) else [values]
+        ranges = np.array([[part.min(), part.max()] for part in parts])
         low, high = ranges.min(), ranges.max()  # NaN if there is one
         if -LARGEST_PIXEL <= float(low) and float(high) <= LARGEST_PIXEL:
             return
@@ -249,7 +255,7 @@ def _row_image_shape(X, image_shape):
 def rows_to_images(X, image_shape):
     """Return flat rows as images of a shape, padded with zeros where they are short."""
     if isinstance(X, LazyImages):
-        return X.with_image_shape(image_shape)
+        return with_image_shape(X, image_shape)
     return reshaped_rows(X, image_shape)
 
 

@@ -40,6 +40,10 @@ class LazyImages:
     TypeError
         If `data` is no array-like of numbers.
 
+    See Also
+    --------
+    load_image_files : Decodes image files into one file, which it maps into memory.
+
     Examples
     --------
     >>> import numpy as np
@@ -111,10 +115,6 @@ class LazyImages:
             chosen = chosen._copy(_view=others[0], _image_shape=self._image_shape[1:])
         return chosen if np.ndim(rows) else np.asarray(chosen)[0]
 
-    def with_image_shape(self, image_shape):
-        """Return the same with images of another shape; short rows are padded."""
-        return self._copy(_image_shape=tuple(image_shape))
-
     def _copy(self, **changes):
         copy = object.__new__(LazyImages)
         vars(copy).update(vars(self), **changes)
@@ -143,11 +143,17 @@ class LazyImages:
         found = np.asarray(data[rising])
         return found if np.array_equal(rising, rows) else found[where]
 
-    def blocks(self):
-        """Yield all rows, read a block at a time."""
-        step = max(1, BLOCK_VALUES // max(1, math.prod(self._image_shape)))
-        for start in range(0, len(self), step):
-            yield np.asarray(self[start : start + step])
+
+def with_image_shape(images, image_shape):
+    """Return lazy images with another shape of an image; short rows are padded."""
+    return images._copy(_image_shape=tuple(image_shape))
+
+
+def blocks(images):
+    """Yield all rows of lazy images, read a block at a time."""
+    step = max(1, BLOCK_VALUES // max(1, math.prod(images.shape[1:])))
+    for start in range(0, len(images), step):
+        yield np.asarray(images[start : start + step])
 
 
 def is_array_like(X):
