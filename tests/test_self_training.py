@@ -216,11 +216,11 @@ def test_the_threshold_is_always_enough():
         ({"n_steps": 7}, 8, 64, 7),
         ({"n_steps": 0.5}, 8, 6400, 50),
         ({"n_steps": 0.001}, 8, 64, 1),
-        ({}, 31, 64, 300),
-        ({}, 32, 64, 100),
-        ({}, 8, 6400, 600),  # six passes of 100 steps
+        ({}, 31, 64, 600),
+        ({}, 32, 64, 200),
+        ({}, 8, 6400, 2400),  # six passes of 400 steps
         ({"n_passes": 9, "batch_size": 32}, 32, 6400, 1800),
-        ({"n_passes": 0}, 8, 6400, 300),
+        ({"n_passes": 0}, 8, 6400, 600),
     ],
 )
 def test_steps_follow_from_those_of_fine_tuning(params, size, n_images, n_steps):

@@ -30,13 +30,14 @@ class FixMatch(SelfTraining):
     ----------
     n_steps : int, float or None, default=None
         Number of training steps. A float is a multiple of the steps of fine-tuning.
-        None is three times as many, or just as many where images have 32 pixels or
+        None is six times as many, or twice as many where images have 32 pixels or
         more, whose steps take longer; and in each case at least `n_passes` passes over
         all images.
     n_passes : int, default=6
         Fewest passes over all images, where `n_steps` is None.
-    batch_size : int, default=64
-        Number of images without a label in a step.
+    batch_size : int, default=16
+        Number of images without a label in a step. Small batches learn more in the
+        same time.
     threshold : float, default=0.95
         From which probability on a prediction is always sure.
     strength : float, default=1.0
@@ -62,7 +63,7 @@ class FixMatch(SelfTraining):
     """
 
     def __init__(
-        self, *, n_steps=None, n_passes=6, batch_size=64, threshold=0.95, strength=1.0
+        self, *, n_steps=None, n_passes=6, batch_size=16, threshold=0.95, strength=1.0
     ):
         self.n_steps = n_steps
         self.n_passes = n_passes
@@ -126,6 +127,6 @@ class FixMatch(SelfTraining):
         is_large = max(learner.data.images.shape[1:3]) >= LARGE
         pass_steps = len(learner.data) / self.batch_size
         return max(
-            learner.count_steps(1.0 if is_large else 3.0),
+            learner.count_steps(2.0 if is_large else 6.0),
             math.ceil(self.n_passes * pass_steps),
         )
