@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+from joblib import Parallel, delayed
 from networks import two_stages
 from numpy.testing import assert_array_equal
 from sklearn.datasets import load_digits
@@ -193,6 +194,19 @@ def test_scores_of_folds_are_those_of_an_array(quick, tmp_path):
 def test_they_are_pickled_with_what_they_wrap():
     lazy = LazyImages(X)[[5, 2]]
     assert_array_equal(pickle.loads(pickle.dumps(lazy)), X[[5, 2]])
+
+
+def mapped_file(lazy):
+    """Return the file that another process reads the rows from, and the rows."""
+    return str(lazy._data.filename), np.asarray(lazy)
+
+
+def test_processes_of_joblib_read_the_same_file(tmp_path):
+    np.save(tmp_path / "X.npy", X)
+    lazy = LazyImages(np.load(tmp_path / "X.npy", mmap_mode="r"))[[5, 2]]
+    for found, rows in Parallel(n_jobs=2)(delayed(mapped_file)(lazy) for _ in range(2)):
+        assert found == str(tmp_path / "X.npy")
+        assert_array_equal(rows, X[[5, 2]])
 
 
 def test_displays_and_views_read_them():

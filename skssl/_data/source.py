@@ -18,8 +18,8 @@ class LazyImages:
     `numpy.asarray` reads all rows.
 
     Estimators read h5py datasets, zarr arrays and dask arrays a block at a time
-    without it, too. It is for cross-validation and searches, where scikit-learn would
-    copy each fold into memory.
+    without this class, too. It is for cross-validation and searches, where
+    scikit-learn would copy each fold into memory.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class LazyImages:
                 f"type {type(data).__name__}."
             )
         self._data = data
-        self._rows = None
+        self._rows = np.arange(data.shape[0])
         self._view = None
         self._image_shape = tuple(data.shape[1:])
 
@@ -83,10 +83,10 @@ class LazyImages:
         return 1 + len(self._image_shape)
 
     def __len__(self):
-        return self._data.shape[0] if self._rows is None else len(self._rows)
+        return len(self._rows)
 
     def __repr__(self):
-        return f"LazyImages({self._data!r}), shape={self.shape}"
+        return f"LazyImages(shape={self.shape}, dtype={self.dtype})"
 
     def __getitem__(self, key):
         """Return rows, unread, or one image, read.
@@ -108,8 +108,7 @@ class LazyImages:
                 "LazyImages gives rows alone. numpy.asarray(images[rows]) can be "
                 "indexed further."
             )
-        rows = np.arange(self._data.shape[0]) if self._rows is None else self._rows
-        rows = rows[np.asarray(key) if isinstance(key, list) else key]
+        rows = self._rows[np.asarray(key) if isinstance(key, list) else key]
         chosen = self._copy(_rows=np.atleast_1d(rows))
         if others:
             chosen = chosen._copy(_view=others[0], _image_shape=self._image_shape[1:])
@@ -131,8 +130,6 @@ class LazyImages:
     def _read(self):
         """Return the rows as they are stored."""
         rows, data = self._rows, self._data
-        if rows is None:
-            return np.asarray(data[:])
         if not len(rows):
             return np.empty((0, *data.shape[1:]), self.dtype)
         start, stop = rows[0], rows[-1] + 1

@@ -55,7 +55,8 @@ def cached(memory, key, train):
             return memorized.check_call_in_cache(key, train_once)
 
         known = is_known()
-        with _locked(store, key, is_known):
+        wait = contextlib.nullcontext() if known else _locked(store, key, is_known)
+        with wait:
             result = unpack(memorized(key, train_once))
         if result is None:
             memorized.call_and_shelve(key, train_once).clear()
@@ -81,7 +82,7 @@ def cached(memory, key, train):
 def _locked(store, key, is_known):
     """Return what keeps others from the same training, where the cache is a folder."""
     is_folder = getattr(store, "backend", None) == "local" and store.location
-    if not is_folder or is_known():
+    if not is_folder:
         return contextlib.nullcontext()
     path = os.path.join(store.location, "skssl-locks", key[:32])
     return shared_lock(path, is_done=is_known)
