@@ -23,6 +23,7 @@ from ._data.images import (
     shape_images,
 )
 from ._networks.packing import code_packed, error_summary, packed, unpacked
+from ._runtime import carried_policy, check_backend, noted_policy
 from ._storage import archive
 from ._storage.archive import check_keys, require
 
@@ -44,13 +45,18 @@ REBUILT_ATTRIBUTES = "_network", "backbone_"
 
 
 def all_or_nothing(fit):
-    """Decorate a fit method: it works on a copy, so a failed fit changes nothing."""
+    """Decorate a fit method: it works on a copy, so a failed fit changes nothing.
+
+    In a worker it trains under the dtype policy of where the estimator was cloned.
+    """
 
     @functools.wraps(fit)
     def fit_copy(self, *args, **kwargs):
         copied = object.__new__(type(self))
         vars(copied).update(vars(self))
-        fit(copied, *args, **kwargs)
+        check_backend()
+        with carried_policy(vars(self).get("_policy")):
+            fit(copied, *args, **kwargs)
         self.__dict__ = vars(copied)
         return self
 
@@ -313,6 +319,9 @@ class SelfSupervisedEstimator(
         vars(stripped).update(packed(self.get_params(deep=False)))
         cloned = super(SelfSupervisedEstimator, stripped).__sklearn_clone__()
         vars(cloned).update(unpacked(cloned.get_params(deep=False)))
+        policy = noted_policy(vars(self).get("_policy"))
+        if policy is not None:
+            cloned._policy = policy  # for a worker that the clone is sent to
         return cloned
 
     def __sklearn_tags__(self):

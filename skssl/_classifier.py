@@ -27,7 +27,6 @@ from ._data.labels import encode_labels, known_labels, label_array
 from ._data.training_set import TrainingSet, distinct_images
 from ._docs import fill_docstrings
 from ._encoder import SelfSupervisedEncoder, fitted_pretext
-from ._runtime import check_backend
 from ._storage.archive import require
 from .self_training import Learner, as_strategies
 
@@ -313,7 +312,6 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
             As in `fit`, if y holds labels that are not among the classes, and if
             `class_weight` is "balanced".
         """
-        check_backend()
         if not hasattr(self, "model_"):
             if classes is None:
                 raise ValueError(
@@ -346,7 +344,6 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
 
     def _fit(self, X, y, sample_weight, classes=None, epoch=None):
         """Pretrain and fine-tune; for `partial_fit` the first epoch alone."""
-        check_backend()
         self._check_parameters()
 
         from ._training.loop import run

@@ -17,7 +17,6 @@ from ._base import (
 from ._data.images import warn_of_channels_first
 from ._data.training_set import distinct_images
 from ._docs import fill_docstrings
-from ._runtime import check_backend
 from ._storage.archive import require, without_memory
 from .pretext import GivenViews, PretextTask, RotationPretext
 
@@ -179,7 +178,6 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
         TypeError
             If `estimator` or `pretext` is of a type that is not supported.
         """
-        check_backend()
         if self.epochs is not None:
             check_scalar(self.epochs, "epochs", Integral, min_val=1)
         check_scalar(self.batch_size, "batch_size", Integral, min_val=1)

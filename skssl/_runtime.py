@@ -8,6 +8,7 @@ import os
 import random
 import sys
 import threading
+import uuid
 import weakref
 
 import numpy as np
@@ -106,6 +107,65 @@ class _SeedSource:
     def randint(self, low, high):
         """Return a random int from `low` to `high`, both included."""
         return getattr(_of_thread, "generator", random).randint(low, high)
+
+
+def noted_policy(carried=None):
+    """Return the dtype policy of Keras in this thread, to be carried to others.
+
+    Parameters
+    ----------
+    carried : tuple, default=None
+        What this function returned in another thread. It stays as it is where this
+        thread has no policy of its own.
+
+    Returns
+    -------
+    noted : tuple of (str, dict), or None
+        A name of the thread, and its policy in plain values; None for the default one.
+    """
+    policy = _own_policy()
+    if policy is None:
+        return None if carried is None or _is_of_this_thread(carried) else carried
+    if not hasattr(_of_thread, "name"):
+        _of_thread.name = uuid.uuid4().hex
+    return _of_thread.name, sys.modules["keras"].dtype_policies.serialize(policy)
+
+
+def _own_policy():
+    """Return the dtype policy of this thread, or None where it is the default one."""
+    keras = sys.modules.get("keras")
+    if keras is None or not hasattr(keras, "config"):
+        return None
+    policy = keras.config.dtype_policy()
+    return None if policy.name == keras.config.floatx() else policy
+
+
+def _is_of_this_thread(noted):
+    return noted[0] == getattr(_of_thread, "name", None)
+
+
+@contextlib.contextmanager
+def carried_policy(noted):
+    """Train under the policy of another thread, unless this one has its own.
+
+    Keras keeps the policy for each thread, so a worker starts with the default one.
+
+    Parameters
+    ----------
+    noted : tuple or None
+        What :func:`noted_policy` returned there.
+    """
+    if noted is None or _is_of_this_thread(noted) or _own_policy() is not None:
+        yield
+        return
+    import keras
+
+    default = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(keras.dtype_policies.deserialize(noted[1]))
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(default)
 
 
 def shared_seeds(model, seed=0):

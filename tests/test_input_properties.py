@@ -8,12 +8,14 @@ import time
 import tracemalloc
 import warnings
 from collections import Counter
+from pathlib import Path
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
+import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from networks import two_stages
@@ -82,6 +84,16 @@ class Tensor(ArrayLike):
 class OnTheDevice(Tensor):
     def __array__(self, dtype=None, copy=None):
         raise RuntimeError("Can't call numpy() on a tensor that requires grad.")
+
+
+class PairsInBatches:
+    """Gives batches of images and labels, as `keras.utils.PyDataset` does."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return np.zeros((3, 4, 4, 1)), np.zeros(3)
 
 
 def strided(X):
@@ -435,7 +447,18 @@ def test_an_object_that_is_no_pixel_is_refused(value, axes):
     [
         (None, "object of type NoneType"),
         (3, "object of type int"),
-        ("pixels", "object of type str"),
+        ("pixels", r"object of type str.* load_image_files\(X\)"),
+        (Path("folder"), r"object of type .*Path.* load_image_files\(X\)"),
+        (["a.png", "b.png"], r"got 'a.png'.*ImageReader\(\(64, 64\)\)"),
+        ([Path("a.png")], r"got .*a.png.*ImageReader\(\(64, 64\)\)"),
+        (pd.Series(["a.png", "b.png"]), "got 'a.png'.*ImageReader"),
+        (pd.DataFrame({"path": ["a.png"]}), "got 'a.png'.*ImageReader"),
+        ([(np.eye(3), 1), (np.eye(3), 0)], r"labels in .* list.*np.stack, zip\("),
+        (PairsInBatches(), "labels in .* PairsInBatches.* np.concatenate"),
+        (
+            tf.data.Dataset.from_tensors((np.eye(4), 1)),
+            r"tf.data.Dataset.* zip\(\*dataset.as_numpy_iterator\(\)\).*unbatch\(\)",
+        ),
         (b"pixels", "object of type bytes"),
         ({"a": [1]}, "object of type dict"),
         ({1, 2}, "object of type set"),

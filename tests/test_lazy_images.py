@@ -48,6 +48,7 @@ class Store:
         [5, 3, 3, 100],
         np.array([7]),
         np.array([], dtype=int),
+        [],
         np.arange(120) % 3 == 0,
         [True] * 60 + [False] * 60,
         np.array([-1, -120, 0]),

@@ -13,9 +13,10 @@ import pytest
 from joblib import Parallel, delayed, parallel_config
 from keras import layers
 from keras.src.random.seed_generator import global_seed_generator
-from networks import assert_same_weights, flat_weights
+from networks import assert_same_weights, flat_weights, two_stages
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
+from sklearn.model_selection import cross_validate
 
 from skssl import SelfSupervisedClassifier, SelfSupervisedEncoder
 from skssl._runtime import seeded, seeded_process
@@ -241,3 +242,66 @@ def test_a_backend_that_keras_has_already_is_refused(monkeypatch, few_labels):
     monkeypatch.setattr(keras.config, "backend", lambda: "torch")
     with pytest.raises(RuntimeError, match="backend 'torch'"):
         SelfSupervisedClassifier().fit(*few_labels)
+
+
+# The dtype policy
+
+
+@pytest.fixture
+def bfloat16():
+    """Set the policy of this thread to mixed_bfloat16."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+def in_another_thread(function):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
+
+
+def policies(clf):
+    models = clf.model_, clf.encoder_.pretext_model_
+    return {x.dtype_policy.name for m in models for x in m.get_layer("backbone").layers}
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_workers_train_under_the_policy_of_the_search(
+    few_labels, quick, bfloat16, backend
+):
+    X, y = few_labels
+    clf = two_stages(quick(epochs=1), pretrain_epochs=1, random_state=0)
+    with parallel_config(backend, n_jobs=2):
+        found = cross_validate(
+            clf, X[:100], y[:100], cv=2, return_estimator=True, error_score="raise"
+        )
+    assert all("mixed_bfloat16" in policies(x) for x in found["estimator"])
+
+
+def test_a_worker_keeps_its_own_policy_and_has_it_back(few_labels, tiny, bfloat16):
+    X, y = few_labels
+    sent = clone(two_stages(tiny, pretrain_epochs=1, random_state=0))
+
+    def train(policy):
+        keras.config.set_dtype_policy(policy)
+        trained = policies(clone(sent).fit(X[:100], y[:100]))
+        return trained, keras.config.dtype_policy().name
+
+    trained, after = in_another_thread(lambda: train("float32"))
+    assert "mixed_bfloat16" in trained and after == "float32"
+    trained, after = in_another_thread(lambda: train("mixed_float16"))
+    assert "mixed_float16" in trained and after == "mixed_float16"
+    with pytest.raises(ValueError):
+        in_another_thread(lambda: sent.fit(X[:0], y[:0]))
+
+
+def test_a_policy_counts_in_its_own_thread_only_while_it_is_set(few_labels, tiny):
+    X, y = few_labels
+    clf = two_stages(tiny, pretrain_epochs=1, random_state=0)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    cloned = clone(clf)
+    keras.config.set_dtype_policy("float32")
+    assert "mixed_bfloat16" not in policies(cloned.fit(X[:100], y[:100]))
+    again = clone(cloned)
+    trained = in_another_thread(lambda: again.fit(X[:100], y[:100]))
+    assert "mixed_bfloat16" not in policies(trained)

@@ -53,6 +53,17 @@ def test_order_and_copies_of_rows_change_nothing(chunk_values):
     assert_allclose(again.scale, distinct.scale)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16])
+@pytest.mark.parametrize("chunk_values", [50, 10**6])
+def test_the_statistics_are_those_of_all_pixels(dtype, chunk_values):
+    images = images_of(40, channels=3, dtype=dtype)
+    images[..., 2] = 7
+    distinct = distinct_of(images[[*range(40), 3, 5]], chunk_values=chunk_values)
+    pixels = images.reshape(-1, 3)
+    assert_allclose(distinct.mean, pixels.mean(axis=0), rtol=1e-12)
+    assert_allclose(distinct.scale, [*pixels.std(axis=0)[:2], 1], rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     "rescale", [lambda X: X / 255, lambda X: X * 3.5 - 100, lambda X: X.astype(float)]
 )

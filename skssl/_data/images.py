@@ -7,6 +7,7 @@ what a network reads.
 """
 
 import math
+import os
 import warnings
 from numbers import Integral
 
@@ -76,6 +77,7 @@ def check_pixels(X, image_shape=None, allow_views=False):
     if image_shape is not None:
         _check_image_shape(image_shape)
     values = _as_array(X)
+    _refuse_paths(values)
     _check_shape(X, values.shape, allow_views)
     return _as_numbers(X, values)
 
@@ -117,6 +119,7 @@ def _as_array(X):
             "Sparse data was passed for X, but images are dense arrays. Give "
             "X.toarray()."
         )
+    _refuse_files_and_data_sets(X)
     try:
         if is_array_like(X):
             images = X if isinstance(X, LazyImages) else LazyImages(X)
@@ -134,6 +137,54 @@ def _as_array(X):
             f"type {type(X).__name__} does not turn into an array ({error}). Give X as "
             "a NumPy array."
         ) from error
+
+
+def _refuse_files_and_data_sets(X):
+    """Refuse a folder, a `tf.data.Dataset` and pairs of image and label."""
+    if isinstance(X, str | os.PathLike):
+        raise TypeError(
+            f"X must hold images, got {X!r}, an object of type {type(X).__name__}. If "
+            "this is a folder of image files, data = load_image_files(X) reads it. "
+            "Then call fit(data.images, data.target)."
+        )
+    if hasattr(X, "as_numpy_iterator"):
+        raise TypeError(
+            "X must hold images in an array, got a tf.data.Dataset. X, y = "
+            "map(np.stack, zip(*dataset.as_numpy_iterator())) makes arrays of images "
+            "with labels; give dataset.unbatch() there if it yields batches."
+        )
+    if _holds_pairs(X):
+        raise TypeError(
+            "X must hold images alone, got images with their labels in an object of "
+            f"type {type(X).__name__}. X, y = map(np.stack, zip(*pairs)) makes arrays "
+            "of pairs, and np.concatenate in place of np.stack of pairs of batches."
+        )
+
+
+def _holds_pairs(X):
+    """Whether X is a sequence of (image, label), or of batches of these.
+
+    Such are the data sets of PyTorch, and `keras.utils.PyDataset`.
+    """
+    if hasattr(X, "__array__") or not hasattr(X, "__getitem__"):
+        return False
+    try:
+        image, label = X[0]
+        return np.ndim(image) > np.ndim(label) + 1
+    except Exception:  # whatever code of the user raises
+        return False
+
+
+def _refuse_paths(values):
+    """Refuse an array of paths, with the way to read these files."""
+    if not values.ndim or not len(values) or math.prod(values.shape[1:]) != 1:
+        return
+    first = values[:1].item() if values.dtype.kind in "OUS" else None
+    if isinstance(first, str | bytes | os.PathLike):
+        raise ValueError(
+            f"X must hold pixels, got {first!r}. If X holds paths of image files, "
+            "ImageReader reads them: make_pipeline(ImageReader((64, 64)), classifier)."
+        )
 
 
 def _check_shape(X, shape, allow_views):

@@ -108,7 +108,9 @@ class LazyImages:
                 "LazyImages gives rows alone. numpy.asarray(images[rows]) can be "
                 "indexed further."
             )
-        rows = self._rows[np.asarray(key) if isinstance(key, list) else key]
+        if isinstance(key, list):
+            key = np.asarray(key, dtype=None if key else int)
+        rows = self._rows[key]
         chosen = self._copy(_rows=np.atleast_1d(rows))
         if others:
             chosen = chosen._copy(_view=others[0], _image_shape=self._image_shape[1:])
