@@ -2,8 +2,11 @@
 
 import pickle
 
+import dask.array
+import h5py
 import numpy as np
 import pytest
+import zarr
 from joblib import Parallel, delayed
 from networks import two_stages
 from numpy.testing import assert_array_equal
@@ -218,7 +221,6 @@ def test_displays_and_views_read_them():
 
 
 def test_datasets_of_h5py_are_read_by_rows(tmp_path):
-    h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "X.h5", "w") as file:
         images = as_images(file.create_dataset("X", data=X, chunks=(7, 8, 8)))
         assert isinstance(images, LazyImages)
@@ -227,14 +229,12 @@ def test_datasets_of_h5py_are_read_by_rows(tmp_path):
 
 
 def test_arrays_of_dask_are_computed_by_rows():
-    array = pytest.importorskip("dask.array")
-    images = as_images(array.from_array(X, chunks=(7, 8, 8)) * 2)
+    images = as_images(dask.array.from_array(X, chunks=(7, 8, 8)) * 2)
     assert isinstance(images, LazyImages)
     assert_array_equal(images[[100, 3, 3]], 2 * X[[100, 3, 3], ..., None])
 
 
 def test_arrays_of_zarr_are_read_by_rows(tmp_path):
-    zarr = pytest.importorskip("zarr")
     values = zarr.open(
         str(tmp_path / "X.zarr"), mode="w", shape=X.shape, chunks=(7, 8, 8), dtype="u1"
     )
