@@ -3,9 +3,9 @@ Searching on a cluster
 ======================
 
 joblib hands the candidates of a grid search to the workers of a Dask cluster. The
-scores are those of a search without a cluster, bit for bit. With ``memory=`` on a folder
-that all workers see, each pretraining is done once, however many candidates start
-from it.
+scores are those of a search without a cluster, bit for bit. With ``memory=`` on a
+folder that all workers see, each pretraining is done once, however many candidates
+start from it.
 
 The example starts two processes on this machine. With the address of the scheduler of a
 running cluster it runs there, without a change of the search::
