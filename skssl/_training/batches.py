@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from .._data.images import load_batch
 from .._data.training_set import TrainingSet
+from .distribution import n_replicas
 
 # Up to so many steps, with images of up to so many bytes, are one read of X and one
 # call of TensorFlow.
@@ -64,18 +65,60 @@ class Batches:
             What `keras.Model.fit` takes.
         """
         epochs = itertools.count(self.first_epoch + n_done)
-
-        # As a plain function: AutoGraph would rewrite a task's code, and its errors.
-        @tf.autograph.experimental.do_not_convert
-        def prepared(images, seeds, bounds, *labels):
-            return self.prepare(images, seeds[0], *labels)
-
         return (
             self._from_generator(lambda: self.epoch_blocks(next(epochs), 1))
             .apply(tf.data.experimental.assert_cardinality(self.n_steps))
-            .map(prepared)
+            .map(self._prepared)
             .prefetch(1)
         )
+
+    # As a plain function: AutoGraph would rewrite a task's code, and its errors.
+    @tf.autograph.experimental.do_not_convert
+    def _prepared(self, images, seeds, bounds, *labels):
+        return self.prepare(images, seeds[0], *labels)
+
+    def shares(self, n_done=0):
+        """Return what each replica of the strategy takes of all batches, without end.
+
+        Parameters
+        ----------
+        n_done : int, default=0
+            Number of epochs to pass over.
+
+        Returns
+        -------
+        shares : tf.distribute.DistributedDataset
+            What `keras.Model.fit` takes. This worker reads its own rows alone.
+        spec : tuple of tf.TensorSpec
+            The form of a share.
+
+        Raises
+        ------
+        ValueError
+            If a batch has fewer rows than there are replicas.
+        """
+        n_all = n_replicas()
+        if self._smallest_share(n_all) < 1:
+            raise ValueError(
+                f"A batch has fewer images than the strategy has replicas, {n_all}. "
+                "Give a batch size of at least as many."
+            )
+
+        def of_replicas(replicas):
+            def blocks():
+                for epoch in itertools.count(self.first_epoch + n_done):
+                    yield from self.epoch_blocks(epoch, 1, replicas, n_all)
+
+            return self._from_generator(blocks).map(self._prepared).prefetch(1)
+
+        def of_worker(context):
+            n_here = n_all // context.num_input_pipelines
+            first = context.input_pipeline_id * n_here
+            return of_replicas(range(first, first + n_here))
+
+        strategy = tf.distribute.get_strategy()
+        shares = strategy.distribute_datasets_from_function(of_worker)
+        return shares, of_replicas([0]).element_spec
 
     def blocks(self, n_done, n_epochs):
         """Return all blocks of a training, as a BlockTrainer takes them.
@@ -138,21 +181,36 @@ class Batches:
         labels = [] if targets is None else [targets]
         return labels if weights is None else [*labels, weights.astype(np.float32)]
 
-    def epoch_blocks(self, epoch, n_steps):
-        """Yield blocks of `n_steps` batches of an epoch."""
+    def epoch_blocks(self, epoch, n_steps, replicas=(0,), n_all=1):
+        """Yield blocks of `n_steps` batches of an epoch.
+
+        For each replica of `replicas` it yields one, with its share of the rows if
+        `n_all` replicas share them.
+        """
         labels = self._labels()
         rng = np.random.default_rng([self.seed, epoch])
         batches = self._epoch_batches(rng)
         seeds = rng.integers(2**31 - 1, size=(len(batches), 2), dtype=np.int32)
-        for start in range(0, len(batches), n_steps):
+        for start, replica in itertools.product(
+            range(0, len(batches), n_steps), replicas
+        ):
             block = batches[start : start + n_steps]
+            block = [self._share(batch, replica, n_all) for batch in block]
             order = np.concatenate(block)
             yield (
                 load_batch(self.data.images[self.data.rows[order]]),
-                seeds[start : start + n_steps],
+                seeds[start : start + n_steps] ^ replica,
                 np.cumsum([0, *map(len, block)], dtype=np.int32),
                 *(label[order] for label in labels),
             )
+
+    def _share(self, batch, replica, n_all):
+        """Return the rows of a batch that a replica takes."""
+        return np.array_split(batch, n_all)[replica]
+
+    def _smallest_share(self, n_all):
+        """Return the number of rows in the smallest share of a batch."""
+        return len(self.data) // self._n_batches // n_all
 
     def _epoch_batches(self, rng):
         """Return the rows of each batch of an epoch."""
@@ -192,6 +250,13 @@ class MixedBatches(Batches):
     @property
     def _largest_batch(self):
         return self.labelled_batch_size + self.batch_size
+
+    def _share(self, batch, replica, n_all):
+        kinds = np.split(batch, [self.labelled_batch_size])
+        return np.concatenate([np.array_split(rows, n_all)[replica] for rows in kinds])
+
+    def _smallest_share(self, n_all):
+        return self.labelled_batch_size // n_all + self.batch_size // n_all
 
     def _epoch_batches(self, rng):
         labelled, others = np.split(np.arange(len(self.data)), [self.n_labelled])

@@ -7,6 +7,7 @@ follows from how sure it mostly is (FreeMatch, Wang et al. 2023, arXiv:2205.0724
 """
 
 import functools
+import math
 from dataclasses import replace
 
 import keras
@@ -14,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..augmentation import augmented, erased
+from .distribution import n_replicas
 from .stages import self_training
 
 # Largest side of the square that the strong change erases, as a share of the image.
@@ -55,10 +57,12 @@ class SureGuesses(keras.layers.Layer):
         """Create the running means."""
         n_classes = max(2, input_shape[-1])
         start = keras.initializers.Constant(1 / n_classes)
-        self.certainty = self.add_weight((), start, trainable=False, name="certainty")
-        self.shares = self.add_weight(
-            (n_classes,), start, trainable=False, name="shares"
-        )
+        for name, shape in {"certainty": (), "shares": (n_classes,)}.items():
+            # Replicas of a strategy follow the mean of all.
+            mean = self.add_weight(
+                shape, start, trainable=False, aggregation="mean", name=name
+            )
+            setattr(self, name, mean)
 
     def call(self, outputs):
         """Return a row for each guess, shaped as the outputs, and 0 where it is unsure.
@@ -160,6 +164,7 @@ def consistency(
     augmentation,
     threshold,
     strength,
+    batch_size,
     labelled_batch_size,
     **settings,
 ):
@@ -177,8 +182,9 @@ def consistency(
         The certainty that is always enough for a guess to be a target.
     strength : float
         How strongly strong views are changed, as for :func:`augmented`.
-    labelled_batch_size : int
-        Number of labelled images in each step.
+    batch_size, labelled_batch_size : int
+        Number of other and of labelled images in each step. Each is rounded up to a
+        multiple of the number of replicas under a distribution strategy.
     **settings : dict
         Others of :func:`self_training`.
 
@@ -187,15 +193,18 @@ def consistency(
     stage : Stage
         Its model has the weights of the network.
     """
-    loss = ConsistencyLoss(
-        network.compile_kwargs["loss"], network.one_hot, labelled_batch_size
+    n_all = n_replicas()
+    n_others, n_labelled = (
+        math.ceil(size / n_all) for size in (batch_size, labelled_batch_size)
     )
+    loss = ConsistencyLoss(network.compile_kwargs["loss"], network.one_hot, n_labelled)
     stage = self_training(
         network,
         labelled,
         replace(data, targets=np.full(len(data), -1)),
-        functools.partial(views_batch, labelled_batch_size, augmentation, strength),
-        labelled_batch_size=labelled_batch_size,
+        functools.partial(views_batch, n_labelled, augmentation, strength),
+        batch_size=n_others * n_all,
+        labelled_batch_size=n_labelled * n_all,
         **settings,
     )
     own = {"loss": loss, "metrics": None}

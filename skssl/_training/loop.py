@@ -23,6 +23,13 @@ from .callbacks import (
     callback_state,
     callbacks_restored,
 )
+from .distribution import (
+    DistributedTrainer,
+    from_chief,
+    is_chief,
+    n_replicas,
+    told_by_chief,
+)
 from .prediction import predict
 from .reuse import BlockTrainer, assign, compiled, compiled_copy
 
@@ -42,7 +49,7 @@ class Progress(keras.callbacks.Callback):
     def __init__(self, stage):
         super().__init__()
         self.stage = stage
-        self.state = (stage.checkpoint.read() if stage.checkpoint else None) or {}
+        self.state = _read_state(stage.checkpoint)
         self.history = self.state.get("history", {})
         self.n_done = self.state.get("epoch", 0)
         self.n_epochs = self.n_done if self.state.get("stopped") else stage.epochs
@@ -66,7 +73,7 @@ class Progress(keras.callbacks.Callback):
         for key in {**self.history, **logs}:  # some are not measured in each epoch
             values = self.history.setdefault(key, [math.nan] * epoch)
             values.append(logs.get(key, math.nan))
-        if self.stage.checkpoint:
+        if self.stage.checkpoint and is_chief():
             self.stage.checkpoint.write(
                 {
                     "epoch": epoch + 1,
@@ -80,6 +87,13 @@ class Progress(keras.callbacks.Callback):
     def _variables(self):
         seeds = shared_seeds(self.model).state
         return [*self.model.variables, *self.model.optimizer.variables, seeds]
+
+
+def _read_state(checkpoint):
+    """Return the state to go on from, in all workers that of the chief."""
+    if not checkpoint:
+        return {}
+    return from_chief(checkpoint.read() if is_chief() else None) or {}
 
 
 def _diverged(stage, what, epoch):
@@ -123,7 +137,9 @@ def run(stage, *, memory=None, checkpoint_dir=None):
         history = train(stage)
         return stage.model.get_weights(), history
 
-    weights, history = cached(memory, key, train_all)
+    weights, history = told_by_chief(
+        lambda train: cached(memory, key, train), train_all
+    )
     stage.model.set_weights(weights)
     return history
 
@@ -139,6 +155,7 @@ def _key(stage):
             del settings[name]
         yield sorted(settings.items())
         yield [stage.epochs, stage.validation_freq, stage.validation_steps]
+        yield n_replicas()  # each draws and compares within its share
         if validation is not None:
             data = validation.data
             content = distinct_images(data.images, data.rows)
@@ -174,27 +191,41 @@ def train(stage):
         if trained is not model:
             shared.state.assign([batches.seed, 0])
         stack.enter_context(seeded(batches.seed, shared))
-        validation = stage.validation and stage.validation.dataset()
-        if validation is not None and stage.validation_steps is not None:
-            validation = validation.take(stage.validation_steps)
-        if isinstance(trained, BlockTrainer):
-            dataset, n_blocks = batches.blocks(progress.n_done, progress.n_epochs)
-        else:
-            dataset, n_blocks = batches.dataset(progress.n_done), None
         trained.fit(
-            dataset,
-            steps_per_epoch=n_blocks,
+            **_inputs(stage, trained, progress),
             initial_epoch=progress.n_done,
             epochs=progress.n_epochs,
             callbacks=[*stage.callbacks, progress],
             shuffle=False,  # `Batches` shuffles
-            validation_data=validation,
             validation_freq=stage.validation_freq,
             verbose=stage.verbose,
         )
     if not all(np.isfinite(weight).all() for weight in whole.get_weights()):
         raise _diverged(stage, "weights became infinite", progress.n_epochs)
     return progress.history
+
+
+def _inputs(stage, trained, progress):
+    """Return the arguments of `keras.Model.fit` that say what to train on."""
+    batches, validation = stage.batches, stage.validation
+    if isinstance(trained, DistributedTrainer):
+        shares, spec = batches.shares(progress.n_done)
+        trained.build_for(spec)
+        inputs = {"x": shares, "steps_per_epoch": batches.n_steps}
+        if validation is not None:
+            n_steps = min(stage.validation_steps or math.inf, validation.n_steps)
+            inputs["validation_data"] = validation.shares()[0]
+            inputs["validation_steps"] = n_steps
+        return inputs
+    if isinstance(trained, BlockTrainer):
+        dataset, n_blocks = batches.blocks(progress.n_done, progress.n_epochs)
+    else:
+        dataset, n_blocks = batches.dataset(progress.n_done), None
+    if validation is not None:
+        validation = validation.dataset()
+        if stage.validation_steps is not None:
+            validation = validation.take(stage.validation_steps)
+    return {"x": dataset, "steps_per_epoch": n_blocks, "validation_data": validation}
 
 
 def _behind_constant_layers(stage):

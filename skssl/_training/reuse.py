@@ -18,6 +18,7 @@ from .._networks.copies import fresh_optimizer
 from .._networks.graph import all_layers
 from .._networks.identity import architecture, identity
 from .._runtime import LOCK, kept_copies, seeded
+from .distribution import DistributedTrainer
 
 # What is kept at most, of all copies together.
 MAX_COPIES = 8
@@ -141,11 +142,12 @@ def compiled(model, compile_kwargs, prepare=None):
     prepare : callable, default=None
         Turns (images, seed, *labels) of a batch into what the network is trained on.
         Without it the result is no BlockTrainer but a `keras.Model` that trains on
-        prepared batches, as happens under a distribution strategy and with
-        ``run_eagerly=True``, too.
+        prepared batches, as with ``run_eagerly=True``. Under a distribution strategy
+        it is a DistributedTrainer.
     """
-    is_eager = compile_kwargs.get("run_eagerly")
-    if prepare is None or is_eager or tf.distribute.has_strategy():
+    if tf.distribute.has_strategy():
+        trained = DistributedTrainer(model.input, model.output, name=model.name)
+    elif prepare is None or compile_kwargs.get("run_eagerly"):
         trained = keras.Model(model.input, model.output, name=model.name)
     else:
         trained = BlockTrainer(model.input, model.output, name=model.name)

@@ -20,6 +20,7 @@ from .._runtime import seeded_process
 from .._storage.checkpoint import Checkpoint
 from ..augmentation import augmented
 from .batches import Batches, MixedBatches
+from .distribution import is_chief
 
 # Without a number of epochs, few images are read often, and many images once.
 PRETRAIN_STEPS = 600
@@ -86,7 +87,7 @@ class Stage:
 
     def remove_checkpoint(self):
         """Remove what the stage has kept, once the whole fit is finished."""
-        if self.checkpoint is not None:
+        if self.checkpoint is not None and is_chief():
             self.checkpoint.remove()
 
 

@@ -1,0 +1,157 @@
+"""Training under a `tf.distribute` strategy: on several replicas, of several workers.
+
+Each replica takes its share of each batch. What it draws at random is its own. The
+gradients are those of the whole batch. A loss that compares the images of a batch
+compares those of a share. The chief alone reads and writes files, and tells the other
+workers what is in them.
+"""
+
+import pickle
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+def n_replicas():
+    """Return the number of replicas that share a batch."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def is_chief():
+    """Whether this process reads and writes files for all workers."""
+    return tf.distribute.get_strategy().extended.should_checkpoint
+
+
+def _n_workers():
+    resolver = tf.distribute.get_strategy().cluster_resolver
+    spec = resolver.cluster_spec().as_dict() if resolver else {}
+    return len(spec.get("chief", [])) + len(spec.get("worker", [])) or 1
+
+
+def from_chief(value):
+    """Return the value of the chief in each worker.
+
+    Parameters
+    ----------
+    value : object
+        What the chief has, which can be pickled. That of others is ignored.
+
+    Returns
+    -------
+    value : object
+        What the chief has.
+    """
+    if _n_workers() == 1:
+        return value
+    strategy = tf.distribute.get_strategy()
+
+    def summed(numbers):
+        """Return the sum over all replicas, of which only the first has a part."""
+        values = strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(
+                numbers * (context.replica_id_in_sync_group == 0), tf.int32
+            )
+        )
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None).numpy()
+
+    data = pickle.dumps(value) if is_chief() else b""
+    n_bytes = int(summed(np.array([len(data)]))[0])
+    data = data.ljust(n_bytes + -n_bytes % 4, b"\0")
+    numbers = summed(np.frombuffer(data, np.int32))
+    return pickle.loads(numbers.astype(np.int32).tobytes()[:n_bytes])
+
+
+def told_by_chief(find, train):
+    """Train in all workers, or return to all what the chief finds instead.
+
+    Parameters
+    ----------
+    find : callable
+        Called by the chief alone, with a function that trains. It calls that one, or
+        returns the result of an earlier training.
+    train : callable
+        What to do in each worker. It returns the result of a training.
+
+    Returns
+    -------
+    result : object
+        The result, of an earlier training or of this one.
+    """
+    if not is_chief():
+        found = from_chief(None)
+        return train() if found is None else found[0]
+    trained = []
+
+    def train_with_all():
+        from_chief(None)
+        trained.append(True)
+        return train()
+
+    result = find(train_with_all)
+    return result if trained else from_chief([result])[0]
+
+
+class DistributedTrainer(keras.Model):
+    """A network that trains on shares of batches.
+
+    Keras weights each share alike, however many rows it has. To build loss and metrics
+    it takes a batch from the data, and with it a step of the order of the rows. Between
+    workers it sums what each has for the progress bar wrongly. So these steps are here.
+    """
+
+    def build_for(self, spec):
+        """Build loss, metrics and optimizer.
+
+        Parameters
+        ----------
+        spec : tuple of tf.TensorSpec
+            The form of a batch.
+        """
+        self._symbolic_build(data_batch=spec)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        pass
+
+    def train_step(self, data):
+        """Train a replica on its share of a batch."""
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        context = tf.distribute.get_replica_context()
+        n_rows = tf.cast(tf.shape(keras.tree.flatten(x)[0])[0], tf.float32)
+        n_all = context.all_reduce(tf.distribute.ReduceOp.SUM, n_rows)
+        with tf.GradientTape() as tape:
+            outputs = self(x, training=True)
+            # Keras divides it by the number of replicas.
+            loss = context.num_replicas_in_sync * self.compute_loss(
+                x, y, outputs, weights
+            )
+            scaled = self.optimizer.scale_loss(
+                loss * tf.cast(n_rows / n_all, loss.dtype)
+            )
+        gradients = tape.gradient(scaled, self.trainable_weights)
+        self.optimizer.apply_gradients(
+            zip(gradients, self.trainable_weights, strict=True)
+        )
+        for metric in self.metrics:
+            if metric.name == "loss":
+                metric.update_state(loss, sample_weight=n_rows)
+        return self.compute_metrics(x, y, outputs, weights)
+
+    def make_train_function(self, force=False):
+        """Make the function that Keras calls with an iterator over shares."""
+        if self.train_function is None or force:
+            self.train_function = self._on_all_replicas(self.train_step)
+
+    def make_test_function(self, force=False):
+        """Make the function that Keras calls with an iterator over shares."""
+        if self.test_function is None or force:
+            self.test_function = self._on_all_replicas(self.test_step)
+
+    def _on_all_replicas(self, step):
+        def function(iterator):
+            self.distribute_strategy.run(step, args=(next(iterator),))
+            return self.get_metrics_result()
+
+        if self.run_eagerly:
+            return function
+        return tf.function(function, reduce_retracing=True, autograph=False)

@@ -1,0 +1,126 @@
+"""Fits under strategies of tf.distribute, with real devices and processes."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+SCRIPT = Path(__file__).with_name("distributed_fit.py")
+
+
+def start(name, result, *settings, config=None):
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    if config:
+        environment["TF_CONFIG"] = json.dumps(config)
+    return subprocess.Popen(
+        [sys.executable, SCRIPT, name, result, *settings],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def start_workers(folder, *settings):
+    """Start two workers that train together."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    addresses = [f"127.0.0.1:{x.getsockname()[1]}" for x in sockets]
+    for x in sockets:
+        x.close()
+    return [
+        start(
+            "workers",
+            folder / f"worker-{index}.npz",
+            *settings,
+            config={
+                "cluster": {"worker": addresses},
+                "task": {"type": "worker", "index": index},
+            },
+        )
+        for index in range(2)
+    ]
+
+
+def results(folder, *processes):
+    """Return what processes have written, in the order of their names."""
+    for process in processes:
+        output, _ = process.communicate(timeout=400)
+        assert process.returncode == 0, output
+    return [np.load(path) for path in sorted(folder.glob("*.npz"))]
+
+
+def assert_same_result(result, expected):
+    for name in expected.files:
+        assert_array_equal(result[name], expected[name])
+
+
+def assert_equal_but_for_rounding(result, expected):
+    assert_allclose(result["losses"], expected["losses"], atol=2e-6)
+    assert_allclose(result["probabilities"], expected["probabilities"], atol=1e-5)
+    assert_allclose(result["weights"], expected["weights"], atol=2e-5)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Return the result of one device, without a strategy."""
+    folder = tmp_path_factory.mktemp("alone")
+    return results(folder, start("none", folder / "none.npz"))[0]
+
+
+def test_two_devices_train_as_one_does(tmp_path, alone):
+    [result] = results(tmp_path, start("mirrored", tmp_path / "mirrored.npz"))
+    assert_equal_but_for_rounding(result, alone)
+
+
+def test_two_workers_train_as_one_does_and_share_a_cache(tmp_path, alone):
+    settings = [f"memory={str(tmp_path / 'cache')!r}", "verbose=2"]
+    first = start_workers(tmp_path, *settings)
+    one, other = results(tmp_path, *first)
+    assert_same_result(one, other)
+    assert_equal_but_for_rounding(one, alone)
+    assert len(list(tmp_path.rglob("output.pkl"))) == 1
+
+    again = start_workers(tmp_path, *settings)
+    outputs = [process.communicate(timeout=400)[0] for process in again]
+    assert not any("Pretraining" in output for output in outputs)
+    for result in results(tmp_path, *again):
+        assert_same_result(result, one)
+
+
+def test_a_killed_worker_costs_no_finished_epoch(tmp_path):
+    whole, interrupted = tmp_path / "whole", tmp_path / "interrupted"
+    for folder in (whole, interrupted):
+        folder.mkdir()
+    settings = ["self_training='both'", "augmentation='auto'", "verbose=2"]
+    expected = results(whole, *start_workers(whole, *settings))[0]
+
+    checkpoints = interrupted / "checkpoints"
+    settings += [f"checkpoint_dir={str(checkpoints)!r}"]
+    first, second = start_workers(interrupted, *settings)
+    while not list(checkpoints.glob("fine-tuning*.checkpoint")):
+        assert second.poll() is None, second.communicate()[0]
+        time.sleep(0.01)
+    os.kill(second.pid, signal.SIGKILL)
+    second.communicate(timeout=60)
+    time.sleep(1)
+    first.kill()  # as launchers do where one worker is gone
+    first.communicate(timeout=60)
+    assert not list(interrupted.glob("*.npz"))
+
+    again = start_workers(interrupted, *settings)
+    outputs = [process.communicate(timeout=400)[0] for process in again]
+    for result in results(interrupted, *again):
+        assert_same_result(result, expected)
+    assert not list(checkpoints.iterdir())
+    for output in outputs:
+        epochs = re.findall(r"Epoch (\d+)/4", output.split("Fine-tuning")[1])
+        assert epochs[0] != "1", output
