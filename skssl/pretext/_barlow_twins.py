@@ -16,7 +16,8 @@ class BarlowTwinsPretext(TwoViews):
     Over a batch, each unit of the projection is to correlate perfectly between the two
     views, and not at all with the other units [1]_. Images are not compared with each
     other, so small batches do, too. The projection head has two hidden layers as wide
-    as the embedding, without the batch normalisation of the paper.
+    as the embedding, without the batch normalisation of the paper. Under a strategy of
+    `tf.distribute` the batch is the share of a replica.
 
     Parameters
     ----------

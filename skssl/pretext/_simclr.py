@@ -15,7 +15,8 @@ class SimCLRPretext(TwoViews):
 
     Two random views of each image are to have similar projections, and views of
     different images different ones [1]_. The more images a batch has, the harder it
-    gets: raise `batch_size` where memory allows.
+    gets: raise `batch_size` where memory allows. Under a strategy of `tf.distribute`
+    each replica compares the images of its share of the batch.
 
     Parameters
     ----------
