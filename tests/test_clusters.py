@@ -125,3 +125,21 @@ def test_a_search_survives_a_killed_worker(cluster, search, serial, digits, tmp_
     killer.join()
     assert_same_search(found, serial)
     assert pids != list(cluster.run(os.getpid).values())
+
+
+def test_a_search_on_ray_gives_what_a_serial_one_gives(
+    search, serial, digits, tmp_path
+):
+    ray = pytest.importorskip("ray")
+    from ray.util.joblib import register_ray
+
+    register_ray()
+    search = clone(search).set_params(estimator__memory=str(tmp_path / "cache"))
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        with joblib.parallel_config("ray"):
+            found = search.fit(*digits)
+    finally:
+        ray.shutdown()
+    assert_same_search(found, serial)
+    assert len(list(tmp_path.rglob("output.pkl"))) == 5  # one is of the refit
