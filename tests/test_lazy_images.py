@@ -13,7 +13,6 @@ from numpy.testing import assert_array_equal
 from sklearn.datasets import load_digits
 from sklearn.model_selection import KFold, cross_val_score
 
-import skssl._data.source as source
 from skssl import LazyImages, PredictionDisplay, RotationPretext
 from skssl._data.images import as_images
 from skssl._data.training_set import distinct_images
@@ -139,11 +138,11 @@ def test_short_rows_are_padded():
         (X.reshape(120, 1, 1, 1, 8, 8), "must have shape"),
     ],
 )
-def test_they_are_refused_as_an_array_is(values, message, monkeypatch):
-    monkeypatch.setattr(source, "BLOCK_VALUES", 1000)  # 15 images
+def test_they_are_refused_as_an_array_is_once_they_are_read(values, message):
     for given in (values, Store(values), LazyImages(values)):
         with pytest.raises(ValueError, match=message):
-            as_images(given)
+            images = as_images(given)
+            distinct_images(images, np.arange(len(images)), chunk_values=1000)
 
 
 def test_a_store_that_cannot_be_read_is_refused_at_once():
@@ -164,10 +163,11 @@ def test_what_gives_no_rows_is_refused(data):
 
 
 @pytest.mark.parametrize("values", [X, X / 16])
-def test_all_rows_are_looked_at_in_blocks(values, monkeypatch):
-    monkeypatch.setattr(source, "BLOCK_VALUES", 1000)
+def test_all_rows_are_looked_at_once_in_blocks(values):
     store = Store(values[..., None], largest=15)
     found = distinct_images(as_images(store), np.arange(120), chunk_values=1000)
+    # The first row is read once more, for the type and the form of all.
+    assert sum(store.reads) <= 120 + 2
     expected = distinct_images(values[..., None], np.arange(120), chunk_values=1000)
     assert found.digest == expected.digest
     assert_array_equal(found.rows, expected.rows)

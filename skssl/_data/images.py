@@ -17,9 +17,9 @@ from sklearn import get_config
 
 from .source import (
     LazyImages,
-    blocks,
     is_array_like,
     reshaped_rows,
+    with_check,
     with_image_shape,
 )
 
@@ -234,6 +234,8 @@ def _as_numbers(X, values):
     # that a memory map of bytes stays on disk.
     far = values.dtype.kind == "f" or values.dtype.newbyteorder("=") == np.uint64
     if far and not get_config()["assume_finite"]:
+        if isinstance(values, LazyImages):
+            return with_check(values, _check_range)
         _check_range(values)
     return values
 
@@ -262,9 +264,7 @@ def _numbers_from_objects(values):
 def _check_range(values):
     """Refuse NaN, infinity and what is too large, without a copy of the values."""
     with np.errstate(invalid="ignore", over="ignore"):
-        parts = blocks(values) if isinstance(values, LazyImages) else [values]
-        ranges = np.array([[part.min(), part.max()] for part in parts])
-        low, high = ranges.min(), ranges.max()  # NaN if there is one
+        low, high = values.min(), values.max()  # NaN if there is one
         if -LARGEST_PIXEL <= float(low) and float(high) <= LARGEST_PIXEL:
             return
     if np.isnan(low):

@@ -5,9 +5,6 @@ import math
 import numpy as np
 from scipy.sparse import issparse
 
-# About how many values to read at once where all of them are looked at.
-BLOCK_VALUES = 2**22
-
 
 class LazyImages:
     """Images in a file or another store, of which only the needed rows are read.
@@ -65,6 +62,7 @@ class LazyImages:
         self._data = data
         self._rows = np.arange(data.shape[0])
         self._view = None
+        self._check = None
         self._image_shape = tuple(data.shape[1:])
 
     @property
@@ -124,6 +122,8 @@ class LazyImages:
     def __array__(self, dtype=None, copy=None):
         """Read all rows."""
         images = self._read()
+        if self._check is not None:
+            self._check(images)
         if self._view is not None:
             images = images[:, self._view]
         images = reshaped_rows(images, self._image_shape)
@@ -148,11 +148,9 @@ def with_image_shape(images, image_shape):
     return images._copy(_image_shape=tuple(image_shape))
 
 
-def blocks(images):
-    """Yield all rows of lazy images, read a block at a time."""
-    step = max(1, BLOCK_VALUES // max(1, math.prod(images.shape[1:])))
-    for start in range(0, len(images), step):
-        yield np.asarray(images[start : start + step])
+def with_check(images, check):
+    """Return lazy images whose rows are given to a function when they are read."""
+    return images._copy(_check=check)
 
 
 def is_array_like(X):
