@@ -9,6 +9,9 @@ python benchmarks/memory.py images [--data mnist.npz]
 python benchmarks/memory.py memmap [--gigabytes 8]
     Images in a sparse file, each with a few bytes of its own, read as a memory map,
     against the first hundredth of them.
+python benchmarks/memory.py search [--images 1000000]
+    Three folds of cross_val_score on LazyImages of a mapped file, 32 by 32 pixels in
+    colour, against 1,000 such images. Then a single fit on the same.
 python benchmarks/memory.py fits
     100 fits in one process: resident memory, open files and threads.
 """
@@ -17,6 +20,7 @@ import argparse
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +28,7 @@ from _mnist import load_mnist
 from _timing import in_fresh_process
 
 SIDE = 256
+COLOUR = 32, 32, 3
 
 
 def tiny_network(meta):
@@ -32,7 +37,7 @@ def tiny_network(meta):
 
     inputs = keras.Input(meta["X_shape_"][1:])
     x = keras.layers.Rescaling(1 / 255)(inputs)
-    x = keras.layers.AveragePooling2D(64)(x)
+    x = keras.layers.AveragePooling2D(inputs.shape[1] // 4)(x)
     x = keras.layers.Flatten()(x)
     x = keras.layers.Dense(8, activation="relu")(x)
     return keras.Model(
@@ -85,6 +90,33 @@ def fit_memmap(path, n_images):
     print_peaks(lambda: encoder.fit(images))
 
 
+def score_folds(path, n_images, n_folds=3):
+    from scikeras.wrappers import KerasClassifier
+    from sklearn.model_selection import cross_val_score
+
+    from skssl import (
+        LazyImages,
+        RotationPretext,
+        SelfSupervisedClassifier,
+        SemiSupervisedKFold,
+    )
+
+    X = LazyImages(np.memmap(path, np.uint8, "r", shape=(n_images, *COLOUR)))
+    y = np.where(np.arange(n_images) < 120, np.arange(n_images) % 4, -1)
+    classifier = SelfSupervisedClassifier(
+        KerasClassifier(tiny_network, optimizer="adam", epochs=2),
+        pretext=RotationPretext(augmentation=None),
+        pretrain_epochs=1,
+        self_training=None,
+        random_state=0,
+    )
+    if n_folds == 1:
+        print_peaks(lambda: classifier.fit(X, y))
+    else:
+        folds = SemiSupervisedKFold(n_folds)
+        print_peaks(lambda: cross_val_score(classifier, X, y, cv=folds))
+
+
 def fit_often(n_fits=100):
     from scikeras.wrappers import KerasClassifier
     from sklearn.datasets import load_digits
@@ -131,21 +163,37 @@ def compare(setting, path, sizes, target):
     )
 
 
+FITS = {
+    "images": fit_images,
+    "memmap": fit_memmap,
+    "folds": score_folds,
+    "one fit": partial(score_folds, n_folds=1),
+}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("setting", choices=["images", "memmap", "fits"])
+    parser.add_argument("setting", choices=[*FITS, "search", "fits"])
     parser.add_argument("--data", help="mnist.npz; without it Keras downloads it")
-    parser.add_argument("--images", type=int, default=60_000)
+    parser.add_argument("--images", type=int)
     parser.add_argument("--gigabytes", type=float, default=8.0)
     parser.add_argument("--once", type=int, help="one fit alone, on so many images")
     arguments = parser.parse_args()
     if arguments.once:
-        fit = fit_images if arguments.setting == "images" else fit_memmap
-        fit(arguments.data, arguments.once)
+        FITS[arguments.setting](arguments.data, arguments.once)
     elif arguments.setting == "fits":
         fit_often()
     elif arguments.setting == "images":
-        compare("images", arguments.data, (1000, arguments.images), 400)
+        compare("images", arguments.data, (1000, arguments.images or 60_000), 400)
+    elif arguments.setting == "search":
+        n_images, rng = arguments.images or 1_000_000, np.random.default_rng(0)
+        with tempfile.NamedTemporaryFile() as file:
+            for n_rows in np.diff(np.linspace(0, n_images, 101, dtype=int)):
+                file.write(rng.bytes(n_rows * int(np.prod(COLOUR))))
+            file.flush()
+            for setting in ("folds", "one fit"):
+                print(setting)
+                compare(setting, file.name, (1000, n_images), 600)
     else:
         n_images = int(arguments.gigabytes * 2**30) // SIDE**2
         with tempfile.NamedTemporaryFile() as file:

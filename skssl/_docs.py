@@ -126,7 +126,7 @@ image_shape_ : tuple of int
     (height, width, channels) of the images seen in `fit`.
 n_features_in_ : int
     Number of values of one sample; of images height * width * channels.
-feature_names_in_ : ndarray of shape (n_features_in_,)
+feature_names_in_ : ndarray of shape (`n_features_in_`,)
     Column names, where X was a DataFrame.
 
 {layer_to_pretrain}

@@ -1,0 +1,39 @@
+"""Configuration of Sphinx: `python -m sphinx -W docs docs/_build`."""
+
+import skssl
+
+project = "skssl"
+author = "the skssl developers"
+copyright = author
+version = release = skssl.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "numpydoc",
+    "sphinx_gallery.gen_gallery",
+    "myst_parser",
+]
+exclude_patterns = ["_build", "gallery/*.ipynb"]
+autosummary_generate = True
+numpydoc_show_class_members = False
+default_role = "code"
+# Docstrings that are inherited from scikit-learn refer to its own pages.
+suppress_warnings = ["ref.ref"]
+myst_heading_anchors = 3
+
+# Examples that need data which do not ship with scikit-learn are shown, not run.
+RUN = ("plot_rotation_digits", "plot_grid_search")
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": "|".join(RUN),
+    "within_subsection_order": "FileNameSortKey",
+    "download_all_examples": False,
+    "show_signature": False,
+}
+
+html_theme = "pydata_sphinx_theme"
+html_title = "skssl"
+html_show_sourcelink = False
+html_theme_options = {"show_prev_next": True, "secondary_sidebar_items": ["page-toc"]}
