@@ -10,9 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+
+from skssl._training.distribution import DistributedTrainer
 
 SCRIPT = Path(__file__).with_name("distributed_fit.py")
 
@@ -124,3 +127,12 @@ def test_a_killed_worker_costs_no_finished_epoch(tmp_path):
     for output in outputs:
         epochs = re.findall(r"Epoch (\d+)/4", output.split("Fine-tuning")[1])
         assert epochs[0] != "1", output
+
+
+def test_a_keras_that_adds_up_metrics_wrongly_is_refused(monkeypatch):
+    owner = next(x for x in keras.Variable.__mro__ if "synchronization" in vars(x))
+    monkeypatch.delattr(owner, "synchronization")
+    inputs = keras.Input((3,))
+    trainer = DistributedTrainer(inputs, keras.layers.Dense(2)(inputs))
+    with pytest.raises(RuntimeError, match="needs Keras 3.10 or later"):
+        trainer.build_for(())

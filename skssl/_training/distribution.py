@@ -107,7 +107,17 @@ class DistributedTrainer(keras.Model):
         ----------
         spec : tuple of tf.TensorSpec
             The form of a batch.
+
+        Raises
+        ------
+        RuntimeError
+            If this version of Keras adds up the metrics of replicas wrongly.
         """
+        if not hasattr(keras.Variable, "synchronization"):
+            raise RuntimeError(
+                "Training under a strategy of tf.distribute needs Keras 3.10 or later, "
+                f"got Keras {keras.version()}. Install a later one, or train without."
+            )
         self._symbolic_build(data_batch=spec)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
