@@ -130,9 +130,9 @@ def test_a_killed_worker_costs_no_finished_epoch(tmp_path):
 
 
 def test_a_keras_that_adds_up_metrics_wrongly_is_refused(monkeypatch):
-    owner = next(x for x in keras.Variable.__mro__ if "synchronization" in vars(x))
-    monkeypatch.delattr(owner, "synchronization")
     inputs = keras.Input((3,))
     trainer = DistributedTrainer(inputs, keras.layers.Dense(2)(inputs))
+    owner = next(x for x in keras.Variable.__mro__ if "synchronization" in vars(x))
+    monkeypatch.delattr(owner, "synchronization")
     with pytest.raises(RuntimeError, match="needs Keras 3.10 or later"):
         trainer.build_for(())
