@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+import skssl._training.batches as batches
+from skssl._data.training_set import TrainingSet
+from skssl._training.batches import Batches, MixedBatches
 from skssl._training.distribution import DistributedTrainer
 
 SCRIPT = Path(__file__).with_name("distributed_fit.py")
@@ -136,3 +139,41 @@ def test_a_keras_that_adds_up_metrics_wrongly_is_refused(monkeypatch):
     monkeypatch.delattr(owner, "synchronization")
     with pytest.raises(RuntimeError, match="needs Keras 3.10 or later"):
         trainer.build_for(())
+
+
+def shares_of(make, n_all):
+    """Return the rows that each of some replicas reads in an epoch, batch by batch."""
+    images = np.arange(50.0).reshape(50, 1, 1, 1)
+    made = make(TrainingSet(images, np.arange(50)), None)
+    return [
+        [block[0].ravel() for block in made.epoch_blocks(3, 1, [replica], n_all)]
+        for replica in range(n_all)
+    ]
+
+
+@pytest.mark.parametrize("n_all", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda *x: Batches(*x, batch_size=7, seed=0),
+        lambda *x: MixedBatches(
+            *x, 4, 0, n_labelled=3, labelled_batch_size=1, epoch_steps=9
+        ),
+    ],
+)
+def test_replicas_share_each_batch(make, n_all):
+    [whole] = shares_of(make, 1)
+    shares = shares_of(make, n_all)
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert min(map(len, parts)) >= 1
+        assert sorted(np.concatenate(parts)) == sorted(batch)
+
+
+def test_a_batch_of_fewer_rows_than_replicas_is_refused(monkeypatch):
+    data = TrainingSet(np.zeros((3, 1, 1, 1)), np.arange(3))
+    Batches(data, None, batch_size=32, seed=0).check_shares()
+    monkeypatch.setattr(batches, "n_replicas", lambda: 4)
+    with pytest.raises(
+        ValueError, match="batch of 3 images is too small .* 4 replicas"
+    ):
+        Batches(data, None, batch_size=32, seed=0).check_shares()

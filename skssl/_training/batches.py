@@ -77,6 +77,22 @@ class Batches:
     def _prepared(self, images, seeds, bounds, *labels):
         return self.prepare(images, seeds[0], *labels)
 
+    def check_shares(self):
+        """Refuse a batch that has fewer rows than there are replicas.
+
+        Raises
+        ------
+        ValueError
+            If it has.
+        """
+        n_all, n_rows = n_replicas(), self._smallest_batch
+        if n_rows < n_all:
+            raise ValueError(
+                f"A batch of {n_rows} images is too small for a strategy of {n_all} "
+                "replicas, each of which takes at least one. Give more images and a "
+                "batch size of at least as many."
+            )
+
     def shares(self, n_done=0):
         """Return what each replica of the strategy takes of all batches, without end.
 
@@ -91,18 +107,8 @@ class Batches:
             What `keras.Model.fit` takes. This worker reads its own rows alone.
         spec : tuple of tf.TensorSpec
             The form of a share.
-
-        Raises
-        ------
-        ValueError
-            If a batch has fewer rows than there are replicas.
         """
         n_all = n_replicas()
-        if self._smallest_share(n_all) < 1:
-            raise ValueError(
-                f"A batch has fewer images than the strategy has replicas, {n_all}. "
-                "Give a batch size of at least as many."
-            )
 
         def of_replicas(replicas):
             def blocks():
@@ -176,6 +182,10 @@ class Batches:
     def _largest_batch(self):
         return math.ceil(len(self.data) / self._n_batches)
 
+    @property
+    def _smallest_batch(self):
+        return len(self.data) // self._n_batches
+
     def _labels(self):
         targets, weights = self.data.targets, self.data.weights
         labels = [] if targets is None else [targets]
@@ -207,10 +217,6 @@ class Batches:
     def _share(self, batch, replica, n_all):
         """Return the rows of a batch that a replica takes."""
         return np.array_split(batch, n_all)[replica]
-
-    def _smallest_share(self, n_all):
-        """Return the number of rows in the smallest share of a batch."""
-        return len(self.data) // self._n_batches // n_all
 
     def _epoch_batches(self, rng):
         """Return the rows of each batch of an epoch."""
@@ -251,12 +257,13 @@ class MixedBatches(Batches):
     def _largest_batch(self):
         return self.labelled_batch_size + self.batch_size
 
-    def _share(self, batch, replica, n_all):
-        kinds = np.split(batch, [self.labelled_batch_size])
-        return np.concatenate([np.array_split(rows, n_all)[replica] for rows in kinds])
+    _smallest_batch = _largest_batch
 
-    def _smallest_share(self, n_all):
-        return self.labelled_batch_size // n_all + self.batch_size // n_all
+    def _share(self, batch, replica, n_all):
+        labelled, others = np.split(batch, [self.labelled_batch_size])
+        # The first replicas take one more of the labelled, the last ones of the others.
+        labelled = np.array_split(labelled, n_all)[replica]
+        return np.append(labelled, np.array_split(others, n_all)[-1 - replica])
 
     def _epoch_batches(self, rng):
         labelled, others = np.split(np.arange(len(self.data)), [self.n_labelled])

@@ -147,6 +147,7 @@ def compiled(model, compile_kwargs, prepare=None):
     """
     if tf.distribute.has_strategy():
         trained = DistributedTrainer(model.input, model.output, name=model.name)
+        compile_kwargs = {**compile_kwargs, "steps_per_execution": 1}
     elif prepare is None or compile_kwargs.get("run_eagerly"):
         trained = keras.Model(model.input, model.output, name=model.name)
     else:

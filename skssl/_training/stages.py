@@ -85,6 +85,10 @@ class Stage:
     keeps_optimizer: bool = False
     checkpoint: Checkpoint | None = None
 
+    def __post_init__(self):
+        for batches in filter(None, (self.batches, self.validation)):
+            batches.check_shares()
+
     def remove_checkpoint(self):
         """Remove what the stage has kept, once the whole fit is finished."""
         if self.checkpoint is not None and is_chief():
