@@ -49,6 +49,7 @@ LAYERS = [
     "pretext/_combined",
     "pretext/__init__",
     "_training/__init__",
+    "_training/distribution",
     "_training/batches",
     "_training/reuse",
     "_training/stages",
@@ -166,3 +167,8 @@ def test_importing_it_imports_neither_tensorflow_nor_pyplot():
 def test_every_public_name_is_there():
     for name in skssl.__all__:
         assert getattr(skssl, name).__doc__
+
+
+def test_the_citation_names_this_version():
+    citation = Path(__file__).parents[1].joinpath("CITATION.cff").read_text()
+    assert f"version: {skssl.__version__}\n" in citation
