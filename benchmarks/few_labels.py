@@ -45,6 +45,7 @@ from skssl import (
 
 FIGURES = Path(__file__).parent / "figures"
 DATA = ["digits", "mnist", "signs", "clothes"]
+COLUMNS = ["data", "chosen", "labels", "method", "seed", "accuracy", "seconds"]
 SUPERVISED = {"augmentation": None, "self_training": None, "pretrain_epochs": 0}
 OURS = {
     "labels alone": SUPERVISED,
@@ -237,13 +238,12 @@ def main():
             found.setdefault(method, []).append((accuracy, seconds))
             print(f"draw {seed}, {method}: {accuracy:.3f}, {seconds:.1f} s", flush=True)
             new = not Path(arguments.results).exists()
-            with open(arguments.results, "a") as file:
+            task = arguments.name, arguments.chosen, arguments.n_labels
+            with open(arguments.results, "a", newline="") as file:
+                writer = csv.writer(file)
                 if new:
-                    file.write("data,chosen,labels,method,seed,accuracy,seconds\n")
-                file.write(
-                    f"{arguments.name},{arguments.chosen},{arguments.n_labels},"
-                    f"{method},{seed},{accuracy},{seconds}\n"
-                )
+                    writer.writerow(COLUMNS)
+                writer.writerow([*task, method, seed, accuracy, seconds])
     for method, values in found.items():
         accuracies, seconds = np.transpose(values)
         print(
