@@ -23,7 +23,13 @@ suppress_warnings = ["ref.ref"]
 myst_heading_anchors = 3
 
 # Examples that need data which do not ship with scikit-learn are shown, not run.
-RUN = ("plot_rotation_digits", "plot_grid_search")
+RUN = (
+    "plot_rotation_digits",
+    "plot_grid_search",
+    "plot_which_to_label",
+    "plot_embeddings",
+    "plot_image_folder",
+)
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
