@@ -25,7 +25,7 @@ myst_heading_anchors = 3
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
-    # MNIST is not at hand here, and the cluster would not end before the build.
+    # Neither MNIST nor a cluster is at hand here.
     "filename_pattern": "plot_(?!rotation_mnist|cluster)",
     "within_subsection_order": "FileNameSortKey",
     "download_all_examples": False,
