@@ -45,6 +45,21 @@ from skssl import (
 
 FIGURES = Path(__file__).parent / "figures"
 DATA = ["digits", "mnist", "signs", "clothes"]
+SHOWN = {
+    "mnist": "MNIST",
+    "svc": "SVC",
+    "forest": "RandomForest",
+    "logistic": "PCA, LogisticRegression",
+    "spreading": "PCA, LabelSpreading",
+    "self-training svc": "SelfTraining(SVC)",
+    "labels alone": "network, labels alone",
+    "labels alone, augmented": "… augmented",
+    "augmented, self-training": "… self-training",
+    "pretraining": "pretraining",
+    "pretraining, augmented": "pretraining, augmented",
+    "ours": "all stages: skssl",
+    "ours, chosen": "… with chosen labels",
+}
 COLUMNS = ["data", "chosen", "labels", "method", "seed", "accuracy", "seconds"]
 SUPERVISED = {"augmentation": None, "self_training": None, "pretrain_epochs": 0}
 OURS = {
@@ -146,7 +161,8 @@ def read_results(path):
 
 def print_table(results, methods):
     """Print the mean accuracy, its deviation and the number of draws."""
-    print("| method |", " | ".join(f"{data}, {n}" for data, n in results), "|")
+    tasks = (f"{SHOWN.get(data, data)}, {n}" for data, n in results)
+    print("| method |", " | ".join(tasks), "|")
     print("|---" * (1 + len(results)) + "|")
     for method in methods:
         cells = []
@@ -157,11 +173,12 @@ def print_table(results, methods):
                 if len(accuracies)
                 else ""
             )
-        print(f"| {method} |", " | ".join(cells), "|")
-    seconds = [
-        f"{np.nanmean(draws['ours'][:, 1]):.0f} s" if "ours" in draws else ""
-        for draws in results.values()
-    ]
+        print(f"| {SHOWN[method]} |", " | ".join(cells), "|")
+    seconds = []
+    for draws in results.values():
+        measured = draws.get("ours", np.empty((0, 2)))[:, 1]
+        measured = measured[~np.isnan(measured)]
+        seconds.append(f"{measured.mean():.0f} s" if len(measured) else "")
     print("| time of ours |", " | ".join(seconds), "|")
 
 
@@ -188,11 +205,12 @@ def draw_results(results, methods, path):
                     textcoords="offset points",
                     ha="center",
                 )
-        ax.set(title=f"{data}, {n_labels} labels", yticks=range(len(methods)))
-        ax.set_yticklabels(methods)
+        title = f"{SHOWN.get(data, data)}, {n_labels} labels"
+        ax.set(title=title, yticks=range(len(methods)))
+        ax.set_yticklabels(SHOWN[method] for method in methods)
+        ax.set_ylim(len(methods) - 0.5, -0.9)
         ax.margins(x=0.2)
         ax.grid(alpha=0.3)
-    axes[0, 0].invert_yaxis()  # shared by all panels
     figure.supxlabel("Accuracy on test images")
     figure.tight_layout()
     figure.savefig(path, dpi=100)
