@@ -103,7 +103,7 @@ figures = {
 # %%
 # Show the figures, or save them where there is no screen.
 
-if matplotlib.get_backend().lower() == "agg":
+if matplotlib.get_backend().lower() == "agg" and "__file__" in globals():
     folder = Path(__file__).parent / "figures"
     folder.mkdir(exist_ok=True)
     for name, display in figures.items():

@@ -103,7 +103,7 @@ figures["mnist_predictions"] = PredictionDisplay.from_estimator(
 )
 figures["mnist_training"] = TrainingCurveDisplay.from_estimator(clf, title="Training")
 
-if matplotlib.get_backend().lower() == "agg":
+if matplotlib.get_backend().lower() == "agg" and "__file__" in globals():
     folder = Path(__file__).parent / "figures"
     folder.mkdir(exist_ok=True)
     for name, display in figures.items():
