@@ -31,7 +31,10 @@ def fit_once(path, n_images):
     from skssl import SelfSupervisedClassifier
 
     (X, y), (X_test, y_test) = load_mnist(path)
-    X, y = X[:n_images], np.where(np.arange(n_images) < 1000, y[:n_images], -1)
+    X, y = (
+        X[:n_images],
+        np.where(np.arange(n_images) < 1000, y[:n_images].astype(int), -1),
+    )
     with strategy.scope():
         classifier = SelfSupervisedClassifier(
             pretrain_epochs=1, augmentation=None, self_training=None, random_state=0

@@ -132,6 +132,19 @@ def test_a_label_that_reads_like_the_mark_is_refused(y, mark, label):
             call()
 
 
+@pytest.mark.parametrize("dtype", ["u1", ">u2", "u8"])
+def test_a_mark_that_has_become_unsigned_is_refused(dtype):
+    y = np.array([3, 0, 7]).astype(dtype)
+    assert known_labels(y, -1)[0].tolist() == [0, 1, 2]
+    y[1] = wrapped = np.array(-1).astype(dtype)
+    with pytest.raises(
+        ValueError, match=rf"holds {wrapped} .*of -1, .*y.astype\(int\)"
+    ):
+        known_labels(y, -1)
+    assert known_labels(y, None)[1].tolist() == y.tolist()
+    assert known_labels(y, int(wrapped))[0].tolist() == [0, 2]
+
+
 @pytest.mark.parametrize(("mark", "expected"), [("-1", "ab"), (None, ["-1", "a", "b"])])
 def test_text_that_reads_like_another_mark_is_taken_at_its_word(mark, expected):
     classes = encode_labels(np.array(["a", "b", -1]), mark)[0]

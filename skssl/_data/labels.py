@@ -1,6 +1,7 @@
 """Which rows have a label, and the class index of each of these."""
 
 from collections.abc import Hashable
+from numbers import Integral
 
 import numpy as np
 from sklearn.utils import check_array, column_or_1d
@@ -78,6 +79,7 @@ def known_labels(y, unlabeled_label, input_name="y"):
         If labels are bytes, or text beside other objects.
     """
     y = label_array(y, input_name)
+    _check_not_wrapped(y, unlabeled_label, input_name)
     # One by one, because strings and -1 do not compare as arrays.
     values = y.tolist()
     missing = list(map(is_missing, values))
@@ -97,6 +99,21 @@ def known_labels(y, unlabeled_label, input_name="y"):
     if unlabeled_label is not None:
         _check_unlike_mark(values, unlabeled_label, input_name)
     return rows, np.array(values) if y.dtype == object else y[rows]
+
+
+def _check_not_wrapped(y, mark, input_name):
+    """Refuse what NumPy makes of a negative mark among unsigned integers: 255 of -1."""
+    if y.dtype.kind != "u" or not isinstance(mark, Integral) or mark >= 0:
+        return
+    wrapped = int(mark) % 2 ** (8 * y.dtype.itemsize)
+    if (y == wrapped).any():
+        raise ValueError(
+            f"{input_name} holds {wrapped} of type {y.dtype}, which is what NumPy "
+            f"makes of {mark!r}, the mark of rows without a label, among unsigned "
+            "integers. "
+            f"Mark them in {input_name}.astype(int), or give that if {wrapped} is a "
+            "class."
+        )
 
 
 def _check_none_missing(labels, n_rows, input_name):
