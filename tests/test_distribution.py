@@ -13,12 +13,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from numpy.testing import assert_allclose, assert_array_equal
 
 import skssl._training.batches as batches
 from skssl._data.training_set import TrainingSet
 from skssl._training.batches import Batches, MixedBatches
 from skssl._training.distribution import DistributedTrainer
+from skssl._training.reuse import compiled
 
 SCRIPT = Path(__file__).with_name("distributed_fit.py")
 
@@ -139,6 +141,16 @@ def test_a_keras_that_adds_up_metrics_wrongly_is_refused(monkeypatch):
     monkeypatch.delattr(owner, "synchronization")
     with pytest.raises(RuntimeError, match="needs Keras 3.10 or later"):
         trainer.build_for(())
+
+
+def test_compiled_steps_are_refused_under_a_strategy():
+    with tf.distribute.OneDeviceStrategy("CPU:0").scope():
+        inputs = keras.Input((3,))
+        model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+        settings = {"optimizer": keras.optimizers.Adam(), "loss": "mse"}
+        assert isinstance(compiled(model, settings), DistributedTrainer)
+        with pytest.raises(ValueError, match="jit_compile=True cannot be used"):
+            compiled(model, {**settings, "jit_compile": True})
 
 
 def shares_of(make, n_all):

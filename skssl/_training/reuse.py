@@ -146,6 +146,11 @@ def compiled(model, compile_kwargs, prepare=None):
         it is a DistributedTrainer.
     """
     if tf.distribute.has_strategy():
+        if compile_kwargs.get("jit_compile") is True:
+            raise ValueError(
+                "jit_compile=True cannot be used under a strategy of tf.distribute: "
+                "replicas exchange gradients within a step. Leave it out."
+            )
         trained = DistributedTrainer(model.input, model.output, name=model.name)
         compile_kwargs = {**compile_kwargs, "steps_per_execution": 1}
     elif prepare is None or compile_kwargs.get("run_eagerly"):
