@@ -4,7 +4,7 @@ import warnings
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import ClassifierMixin
@@ -102,6 +102,11 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         not counted. All other layers start from their pretrained weights, except a
         Dense layer at the end of the backbone. That starts from fresh weights, because
         what it has learned is specific to the pretext task.
+    unfreeze_epochs : int, default=0
+        Number of further epochs of fine-tuning, in which no layer is frozen any more,
+        apart from batch normalization. The optimizer starts afresh.
+    unfreeze_learning_rate : float, default=1e-5
+        Learning rate of these epochs, in place of that of the optimizer.
     {unlabeled_label}
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as elsewhere in scikit-learn. "balanced" needs all
@@ -210,6 +215,8 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         augmentation="auto",
         self_training="auto",
         frozen_layers=0,
+        unfreeze_epochs=0,
+        unfreeze_learning_rate=1e-5,
         unlabeled_label=-1,
         class_weight=None,
         memory=None,
@@ -229,6 +236,8 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         self.augmentation = augmentation
         self.self_training = self_training
         self.frozen_layers = frozen_layers
+        self.unfreeze_epochs = unfreeze_epochs
+        self.unfreeze_learning_rate = unfreeze_learning_rate
         self.unlabeled_label = unlabeled_label
         self.class_weight = class_weight
         self.memory = memory
@@ -371,6 +380,11 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         # Fine-tune on the labelled images, then learn on from those without a label.
         with self._note_on_failure():
             history = run(finetuning, checkpoint_dir=self.checkpoint_dir)
+            unfrozen = None
+            if self.unfreeze_epochs and epoch is None:
+                unfrozen = self._unfrozen(network, labelled, seed, finetuning)
+                more = run(unfrozen, checkpoint_dir=self.checkpoint_dir)
+                history = joined_histories(history, more)
             for strategy in strategies:
                 strategy.learn(learner)
         self.model_ = network.prediction_model
@@ -380,7 +394,8 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         vars(self).pop("_network", None)
         if epoch is not None:
             self._network = network
-        stages = [pretraining, finetuning, *(learner.stages if learner else [])]
+        stages = [pretraining, finetuning, unfrozen]
+        stages += learner.stages if learner else []
         for stage in filter(None, stages):
             stage.remove_checkpoint()
 
@@ -527,6 +542,14 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         check_scalar(
             self.pretrain_batch_size, "pretrain_batch_size", Integral, min_val=1
         )
+        check_scalar(self.unfreeze_epochs, "unfreeze_epochs", Integral, min_val=0)
+        check_scalar(
+            self.unfreeze_learning_rate,
+            "unfreeze_learning_rate",
+            Real,
+            min_val=0,
+            include_boundaries="neither",
+        )
         self._check_standardize()
         as_strategies(self.self_training)
         frozen = self.frozen_layers
@@ -572,6 +595,29 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
             validation=validation and self._validation_set(*validation),
             classes=self.classes_,
         )
+
+    def _unfrozen(self, network, labelled, seed, finetuning):
+        """Return the stage that goes on with fine-tuning, with all layers."""
+        from ._networks.copies import fresh_optimizer
+        from ._networks.surgery import unfreeze
+
+        unfreeze(network)
+        optimizer = fresh_optimizer(
+            network.compile_kwargs["optimizer"],
+            learning_rate=self.unfreeze_learning_rate,
+        )
+        slower = replace(
+            network,
+            compile_kwargs={**network.compile_kwargs, "optimizer": optimizer},
+            fit_kwargs={**network.fit_kwargs, "epochs": self.unfreeze_epochs},
+        )
+        stage = self._finetuning(slower, labelled, seed)
+        batches = replace(
+            stage.batches,
+            passes=finetuning.batches.passes,
+            first_epoch=finetuning.epochs,
+        )
+        return replace(stage, name="fine-tuning of all layers", batches=batches)
 
     def _validation_set(self, X, y, sample_weight=None):
         """Return the user's validation data as a set of labelled images."""

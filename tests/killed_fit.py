@@ -51,7 +51,12 @@ def main(folder, result):
         callbacks=callbacks,
     )
     clf = SelfSupervisedClassifier(
-        wrapper, pretrain_epochs=4, checkpoint_dir=folder, random_state=0
+        wrapper,
+        pretrain_epochs=4,
+        frozen_layers=1,
+        unfreeze_epochs=3,
+        checkpoint_dir=folder,
+        random_state=0,
     )
     clf.fit(X, y)
     np.savez(

@@ -169,7 +169,7 @@ def test_every_parameter_is_in_the_key(change, few_labels, quick, keys):
         {"estimator__optimizer__learning_rate": 0.02},
         {"augmentation": keras.layers.RandomFlip()},
         {"self_training": FixMatch(n_steps=3)},
-        {"frozen_layers": 1},
+        {"frozen_layers": 1, "unfreeze_epochs": 2},
     ],
 )
 def test_what_only_fine_tuning_reads_is_not_in_the_key(change, few_labels, quick, keys):
@@ -364,11 +364,12 @@ def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path):
         expected = dict(file)
     (tmp_path / "result.npz").unlink()
     assert os.listdir(tmp_path / "folder") == []  # a finished fit cleans up
-    # Killed while pretraining, while writing, and while fine-tuning.
+    # Killed while pretraining, while writing, and in both phases of fine-tuning.
     for variables in [
         {"KILL_AFTER_WRITES": 2},
         {"KILL_WHILE_WRITING": 1},
         {"KILL_AFTER_WRITES": 4},
+        {"KILL_AFTER_WRITES": 5},
     ]:
         run_script(tmp_path, expect=-signal.SIGKILL, **variables)
         assert os.listdir(tmp_path / "folder") != []

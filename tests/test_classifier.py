@@ -175,6 +175,38 @@ def test_frozen_layers_keep_their_pretrained_weights(frozen_layers, few_labels, 
     assert same == [True] * 5 + [frozen_layers == "all"] * 2
 
 
+def test_unfrozen_layers_are_trained_at_a_rate_of_their_own(few_labels, quick):
+    clf = two_stages(quick(epochs=3), frozen_layers="all", pretrain_epochs=1)
+    clf.set_params(random_state=0)
+    head = clone(clf).fit(*few_labels)
+    slow = clone(clf).set_params(unfreeze_epochs=2, unfreeze_learning_rate=1e-7)
+    fast = clone(slow).set_params(unfreeze_learning_rate=1e-2)
+    slow, fast = slow.fit(*few_labels), fast.fit(*few_labels)
+    start = head.model_.get_layer("backbone").trainable_variables
+    assert start == []
+    for fitted in slow, fast:
+        assert len(fitted.finetune_history_["loss"]) == 5
+        losses = fitted.finetune_history_["loss"][:3]
+        assert losses == head.finetune_history_["loss"]
+    before = weights_of(head.model_)
+    moved = [
+        [np.abs(a - b).max() for a, b in zip(before, weights_of(x.model_), strict=True)]
+        for x in (slow, fast)
+    ]
+    # three of standardisation, then kernels and biases
+    assert all(0 < x < 1e-5 for x in moved[0][3:])
+    assert all(x > 1e-3 for x in moved[1][3:])
+
+
+def test_an_unfrozen_network_learns_more(few_labels, quick):
+    clf = two_stages(
+        quick(epochs=5), frozen_layers="all", pretrain_epochs=0, random_state=0
+    ).fit(*few_labels)
+    loss = clf.finetune_history_["loss"][-1]
+    clf.set_params(unfreeze_epochs=20, unfreeze_learning_rate=0.01).fit(*few_labels)
+    assert clf.finetune_history_["loss"][-1] < loss / 2
+
+
 def test_flat_rows_and_images_are_one(few_labels, quick):
     X, y = few_labels
     clf = two_stages(quick(), pretrain_epochs=1, random_state=0)
@@ -467,6 +499,8 @@ def test_wrong_data_says_what_is_wrong(X, y, message):
         ({"frozen_layers": 99}, ValueError, "out of range"),
         ({"frozen_layers": "some"}, TypeError, "an int or 'all', got 'some'"),
         ({"frozen_layers": True}, TypeError, "an int or 'all', got True"),
+        ({"unfreeze_epochs": -1}, ValueError, "unfreeze_epochs == -1"),
+        ({"unfreeze_learning_rate": 0}, ValueError, "unfreeze_learning_rate == 0"),
         ({"pretrain_epochs": -1}, ValueError, "pretrain_epochs == -1"),
         ({"pretrain_batch_size": 0}, ValueError, "pretrain_batch_size == 0"),
         ({"pretext": RotationPretext}, TypeError, "must be a PretextTask"),

@@ -13,6 +13,7 @@ from skssl._networks.surgery import (
     freeze,
     set_statistics,
     transfer_weights,
+    unfreeze,
 )
 
 CLASSES = np.arange(3)
@@ -250,6 +251,29 @@ def test_frozen_layers_count_as_slices_do(frozen_layers, n_frozen):
     assert [x.trainable for x in network.layers] == [False] * n_frozen + [True] * (
         6 - n_frozen
     )
+
+
+def test_unfreezing_leaves_what_the_user_froze_and_batch_normalization():
+    layers = keras.layers
+    inner = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(2, 3, trainable=False),
+            layers.BatchNormalization(),
+            layers.Conv2D(2, 3),
+        ]
+    )
+    outer = [inner, layers.BatchNormalization(), layers.Flatten()]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *outer, layers.Dense(3)])
+    network = build_network(model, (8, 8, 1), 0, CLASSES)
+    nested, last, *_ = network.layers
+    flags = [layer.trainable for layer in nested.layers]
+    freeze(network, 1)
+    assert not nested.trainable_variables
+    unfreeze(network)
+    assert flags == [False, True, True]
+    assert [layer.trainable for layer in nested.layers] == [False, False, True]
+    assert last.trainable  # it was not frozen
 
 
 @pytest.mark.parametrize("frozen_layers", [7, -7])

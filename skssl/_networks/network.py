@@ -42,6 +42,7 @@ class Network:
     from_logits: bool  # whether the training model gives logits
     one_hot: bool  # whether the loss takes one-hot targets
     fit_kwargs: dict  # epochs, batch_size, validation_split, callbacks, …
+    trainable_before: list = ()  # layers, and whether they could train, before `freeze`
 
     @property
     def layers(self):

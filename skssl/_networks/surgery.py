@@ -337,8 +337,26 @@ def freeze(network, frozen_layers):
             f"frozen_layers={frozen_layers} is out of range: the backbone has "
             f"{n_layers} layers. Give 'all' or an int from {-n_layers} to {n_layers}."
         )
+    network.trainable_before = [
+        (layer, layer.trainable) for layer in all_layers(network.backbone)
+    ]
     for layer in network.layers[:frozen_layers]:
         layer.trainable = False
+
+
+def unfreeze(network):
+    """Undo :func:`freeze`.
+
+    Batch normalization that was frozen stays so, as in the transfer learning guide of
+    Keras: few images give it poor statistics.
+    """
+    kept = keras.layers.BatchNormalization
+    after = [
+        (layer, before and (layer.trainable or not isinstance(layer, kept)))
+        for layer, before in network.trainable_before
+    ]
+    for layer, trainable in after:  # a network comes before its layers
+        layer.trainable = trainable
 
 
 def split_frozen(network):
