@@ -22,6 +22,7 @@ from ._data.images import (
     rows_to_images,
     shape_images,
 )
+from ._html import training_table
 from ._networks.packing import code_packed, error_summary, packed, unpacked
 from ._runtime import carried_policy, check_backend, noted_policy
 from ._storage import archive
@@ -323,6 +324,22 @@ class SelfSupervisedEstimator(
         if policy is not None:
             cloned._policy = policy  # for a worker that the clone is sent to
         return cloned
+
+    def _repr_mimebundle_(self, **kwargs):
+        """Return what notebooks show: scikit-learn's diagram, and the training."""
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle:
+            bundle["text/html"] += self._training_html()
+        return bundle
+
+    def _repr_html_inner(self):
+        """Return the same for tools that ask for `_repr_html_`, such as galleries."""
+        return super()._repr_html_inner() + self._training_html()
+
+    def _training_html(self):
+        if not hasattr(self, self._saved_network):
+            return ""
+        return training_table(self._stage_histories(), vars(self).get("_seconds", ()))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from numbers import Integral, Real
+from time import perf_counter
 
 import numpy as np
 from sklearn.base import ClassifierMixin
@@ -349,6 +350,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         network.training_model = stage.model
         self._network, self.model_ = network, network.prediction_model
         self.finetune_history_ = joined_histories(self.finetune_history_, history)
+        vars(self).pop("_seconds", None)
         return self
 
     def _fit(self, X, y, sample_weight, classes=None, epoch=None):
@@ -370,7 +372,9 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         strategies = [] if epoch is not None else self._strategies(data, labelled)
 
         # Pretrain on all images. Fine-tuning starts from the pretrained weights.
+        times = [perf_counter()]
         pretraining = self._pretrain(data, encoder_seed, previous)
+        times.append(perf_counter())
         if previous is None:
             self._set_initial_weights(network, data)
         learner = None
@@ -385,8 +389,10 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
                 unfrozen = self._unfrozen(network, labelled, seed, finetuning)
                 more = run(unfrozen, checkpoint_dir=self.checkpoint_dir)
                 history = joined_histories(history, more)
+            times.append(perf_counter())
             for strategy in strategies:
                 strategy.learn(learner)
+        self._seconds = tuple(np.diff([*times, perf_counter()]))  # of each stage
         self.model_ = network.prediction_model
         self._set_histories(previous, history, learner.history if learner else None)
         self._set_transduction(images, y, strategies)

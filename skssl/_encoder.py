@@ -2,6 +2,7 @@
 
 import math
 from numbers import Integral
+from time import perf_counter
 
 import numpy as np
 from sklearn import config_context
@@ -183,7 +184,9 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
         check_scalar(self.batch_size, "batch_size", Integral, min_val=1)
         self._check_standardize()
         images = self._fit_images(X, allow_views=True)
+        start = perf_counter()
         stage = self._pretrain(distinct_images(images, np.arange(len(images))))
+        self._seconds = (perf_counter() - start,)
         stage.remove_checkpoint()
         return self
 

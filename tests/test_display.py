@@ -1,7 +1,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from networks import two_stages
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -89,10 +89,23 @@ def test_wrong_predictions_are_red(digits):
     )
     colors = [axes.title.get_color() for axes in display.axes_]
     assert colors == [
-        "black" if true == predicted else "red"
+        plt.rcParams["text.color"] if true == predicted else "red"
         for true, predicted in zip(display.y_true, display.y_pred, strict=True)
     ]
     assert set(colors) == {"black", "red"}
+
+
+def test_titles_and_points_are_seen_in_a_dark_style(digits):
+    X, y = digits
+    few = np.where(np.arange(len(y)) < 300, y, -1)
+    with plt.style.context("dark_background"):
+        grid = PredictionDisplay.from_predictions(X[:3], y[:3], y[:3])
+        points = EmbeddingDisplay.from_embeddings(X.reshape(len(X), -1), few)
+    assert {axes.title.get_color() for axes in grid.axes_} == {"white"}
+    entries = legend_entries(points.axes_)
+    brightness = {label: max(to_rgb(color)) for label, color in entries.items()}
+    assert brightness.pop("unlabelled") == pytest.approx(0.17, abs=0.01)
+    assert min(brightness.values()) > 0.5
 
 
 def test_predictions_of_an_estimator(fitted, digits):

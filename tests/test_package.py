@@ -9,6 +9,7 @@ PACKAGE = Path(skssl.__file__).parent
 # From the bottom up; a module imports only what stands before it.
 LAYERS = [
     "_docs",
+    "_html",
     "_runtime",
     "_data/__init__",
     "_data/decoding",

@@ -14,7 +14,9 @@ from .._data.labels import known_labels
 from .._docs import fill_docstrings
 from ._placement import narrow
 
-UNLABELLED = "0.83"  # light grey
+# Unlabelled points have a grey near the background: so much of the colour of text is in
+# it, and the rest is the background.
+UNLABELLED = 0.17
 
 
 @fill_docstrings
@@ -203,10 +205,12 @@ class EmbeddingDisplay:
         elif len(rows) < len(self.points):
             others = np.delete(self.points, rows, axis=0)
             handles.append(
-                ax.scatter(*others.T, **style, color=UNLABELLED, label="unlabelled")
+                ax.scatter(
+                    *others.T, **style, color=_grey(ax, UNLABELLED), label="unlabelled"
+                )
             )
         if len(rows):
-            colors = _class_colors(cmap, len(classes))
+            colors = _class_colors(cmap, len(classes), ax)
             # One call for all classes, so that the last does not cover the others.
             ax.scatter(*self.points[rows].T, c=colors[targets], **style)
             of_classes = [
@@ -257,7 +261,18 @@ def _draw_legend(ax, handles):
     return legend.get_window_extent().x1 - ax.bbox.x1
 
 
-def _class_colors(cmap, n_classes):
+def _grey(ax, share):
+    """Return a mixture of the colours of text and background, of shape (3,)."""
+    import matplotlib as mpl
+
+    text, background = (
+        np.array(mpl.colors.to_rgb(x))
+        for x in (mpl.rcParams["text.color"], ax.get_facecolor())
+    )
+    return share * text + (1 - share) * background
+
+
+def _class_colors(cmap, n_classes, ax):
     """Return the colour of each class, of shape (n_classes, 4)."""
     import matplotlib as mpl
 
@@ -266,8 +281,9 @@ def _class_colors(cmap, n_classes):
     if colormap.N > 20:  # not qualitative: neighbours look alike
         return colormap(np.linspace(0, 1, n_classes))
     colors = colormap(np.arange(n_classes) % colormap.N)
-    if cmap is None:  # grey is the colour of unlabelled points: make it darker
-        colors[np.ptp(colors[:, :3], axis=1) == 0, :3] *= 0.4
+    if cmap is None:  # make greys unlike that of unlabelled points
+        for row in np.flatnonzero(np.ptp(colors[:, :3], axis=1) == 0):
+            colors[row, :3] = _grey(ax, 1 - 0.4 * colors[row, 0])
     return colors
 
 

@@ -79,14 +79,14 @@ class ImageGridDisplay:
         for axes, image, (true, predicted) in zip(
             self.axes_, images, labels, strict=True
         ):
-            color = "black" if true == predicted else "red"
+            wrong = {"color": "red"} if true != predicted else {}
             axes.imshow(image, **{"cmap": cmap, **(im_kw or {})})
             axes.set_anchor("N")  # near the title, where the cell is higher
             if self.y_true is not None:
                 title = f"True: {true}\nPred: {predicted}"
-                axes.set_title(title, color=color, fontsize=9)
+                axes.set_title(title, fontsize=9, **wrong)
             axes.set(xticks=[], yticks=[])
-            axes.spines[:].set(color=color, linewidth=1 if color == "black" else 3)
+            axes.spines[:].set(linewidth=3 if wrong else 1, **wrong)
         return self
 
 
