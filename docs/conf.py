@@ -1,5 +1,7 @@
 """Configuration of Sphinx: `python -m sphinx -W docs docs/_build`."""
 
+import os
+
 import skssl
 
 project = "skssl"
@@ -22,7 +24,16 @@ default_role = "code"
 suppress_warnings = ["ref.ref"]
 myst_heading_anchors = 3
 
+
+def arguments(gallery, script):
+    """Return what an example is called with: photographs, where they are at hand."""
+    is_of_signs = script["src_file"].endswith("plot_hand_signs.py")
+    path = os.environ.get("SKSSL_SIGNS")
+    return ["--data", path] if path and is_of_signs else []
+
+
 sphinx_gallery_conf = {
+    "reset_argv": arguments,
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
     # Neither MNIST nor a cluster is at hand here.

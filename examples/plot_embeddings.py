@@ -1,10 +1,10 @@
 """
-Embeddings: clusters and near duplicates
-========================================
+Embeddings: clusters, near duplicates, outliers
+===============================================
 
 A pretrained network turns images into embeddings, on which everything in scikit-learn
 works. Here no label is used at all: digits are clustered, and images that are nearly
-the same are found.
+the same are found, and those that are like no others.
 """
 
 # %%
@@ -15,8 +15,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
-from sklearn.metrics import adjusted_rand_score
-from sklearn.neighbors import NearestNeighbors
+from sklearn.metrics import adjusted_rand_score, roc_auc_score
+from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 
 from skssl import EmbeddingDisplay, SelfSupervisedEncoder, SimCLRPretext
 
@@ -64,4 +64,34 @@ for axes_of_row, (name, images) in zip(axes, rows.items(), strict=True):
         ax.imshow(image.reshape(8, 8), cmap="gray_r")
         ax.set(xticks=[], yticks=[])
     axes_of_row[0].set_ylabel(name)
+
+# %%
+# Unusual images
+# --------------
+# scikit-learn's detectors of outliers give each image a score, which is lower the more
+# unusual it is. Here each digit of one kind is unusual, since none was seen before. For
+# small, centred digits pixels do as well as embeddings: try both on your images.
+
+for unseen in 3, 8:
+    seen = X[y != unseen]
+    encoder = SelfSupervisedEncoder(random_state=0).fit(seen[:1200])
+    others, strangers = seen[1200:], X[y == unseen]
+    is_seen = np.repeat([True, False], [len(others), len(strangers)])
+    for name, transform in {
+        "pixels": np.asarray,
+        "embeddings": encoder.transform,
+    }.items():
+        detector = LocalOutlierFactor(novelty=True).fit(transform(seen[:1200]))
+        scores = detector.score_samples(transform(np.vstack([others, strangers])))
+        print(f"{unseen} unseen, {name:11} AUC {roc_auc_score(is_seen, scores):.2f}")
+
+# %%
+# The most unusual of all digits, each judged by its neighbours among the others.
+
+detector = LocalOutlierFactor().fit(embeddings)
+order = np.argsort(detector.negative_outlier_factor_)
+figure, axes = plt.subplots(1, 10, figsize=(10, 1.4), layout="constrained")
+for ax, image, digit in zip(axes, X[order], y[order], strict=False):
+    ax.imshow(image.reshape(8, 8), cmap="gray_r")
+    ax.set(xticks=[], yticks=[], title=digit)
 plt.show()

@@ -31,6 +31,7 @@ from sklearn.semi_supervised import SelfTrainingClassifier
 
 from skssl import (
     RotationPretext,
+    SelfSupervisedClassifier,
     SelfSupervisedEncoder,
     SemiSupervisedKFold,
 )
@@ -276,19 +277,19 @@ def test_voting(make, fitted, train, test):
     assert_allclose(vote.predict_proba(test[0]), (cnn + linear) / 2)
 
 
-def readme_block(text):
-    """Return the code block of README.md that contains some text."""
-    readme = Path(__file__).parents[1].joinpath("README.md").read_text()
-    (block,) = (x for x in re.findall("```python\n(.*?)```", readme, re.S) if text in x)
+def guide_block(text):
+    """Return the code block of the guide's page that contains some text."""
+    page = Path(__file__).parents[1] / "docs" / "guide" / "from_scikit_learn.md"
+    found = re.findall("```python\n(.*?)```", page.read_text(), re.S)
+    (block,) = (x for x in found if text in x)
     return block
 
 
-def test_few_labels_in_meta_estimators_as_the_readme_has_it(train, test):
+def test_few_labels_in_meta_estimators_as_the_guide_has_it(train, test):
     X, y = train
-    y_few = np.where(np.arange(N_TRAIN) < 150, y, -1)
-    names = {"X_train": X, "y_few": y_few}
-    exec(readme_block("FrozenEstimator(encoder)"), names)
-    clf, labelled = names["clf"], names["labelled"]
+    names = {"X": X, "y": y, "SelfSupervisedClassifier": SelfSupervisedClassifier}
+    exec(guide_block("FrozenEstimator(encoder)"), names)
+    clf, labelled, y_few = (names[x] for x in ("clf", "labelled", "y_few"))
     linear = LogisticRegression(max_iter=1000)
     vote = VotingClassifier([("cnn", clf), ("linear", linear)], voting="soft")
     bag = BaggingClassifier(clf, n_estimators=1, random_state=0)

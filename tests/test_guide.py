@@ -1,4 +1,4 @@
-"""The code of the user guide, each page from its first block to its last."""
+"""The code of README and user guide, each page from its first block to its last."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,8 @@ from PIL import Image
 import skssl._training.stages as stages
 from skssl.self_training import FixMatch
 
-PAGES = sorted(Path(__file__).parents[1].joinpath("docs").rglob("*.md"))
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted(ROOT.joinpath("docs").rglob("*.md"))]
 
 
 @pytest.fixture
@@ -52,4 +53,4 @@ def test_the_code_of_a_page_runs(path, few_steps, photographs):
 def test_links_between_pages_lead_somewhere():
     for path in PAGES:
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", path.read_text()):
-            assert path.with_name(target).with_suffix(".md").exists(), (path, target)
+            assert path.parent.joinpath(target).exists(), (path, target)
