@@ -9,6 +9,7 @@ import joblib
 import keras
 import numpy as np
 import pytest
+import skops.io as skops_io
 from joblib import Parallel, delayed
 from joblib.externals.loky import get_reusable_executor
 from networks import Undescribed, two_stages
@@ -238,7 +239,6 @@ def test_code_of_a_script_comes_back_in_another(tmp_path):
 
 
 def test_skops_writes_and_reads_it(fitted, digits):
-    skops_io = pytest.importorskip("skops.io")
     data = skops_io.dumps(fitted)
     trusted = skops_io.get_untrusted_types(data=data)
     assert all(name.startswith("skssl.") for name in trusted)

@@ -6,6 +6,8 @@ compares those of a share. The chief alone reads and writes files, and tells the
 workers what is in them.
 """
 
+import itertools
+import math
 import pickle
 
 import keras
@@ -98,15 +100,32 @@ class DistributedTrainer(keras.Model):
     Keras weights each share alike, however many rows it has. To build loss and metrics
     it takes a batch from the data, and with it a step of the order of the rows. Between
     workers it sums what each has for the progress bar wrongly. So these steps are here.
+
+    A call of TensorFlow makes several steps. Metrics are added up over all replicas at
+    the end of each call, which takes longer than a step of a small network.
+
+    Attributes
+    ----------
+    n_steps : int
+        Largest number of steps in a call.
     """
 
-    def build_for(self, spec):
+    n_steps = 1
+
+    def build_for(self, spec, epoch_steps):
         """Build loss, metrics and optimizer.
 
         Parameters
         ----------
         spec : tuple of tf.TensorSpec
             The form of a batch.
+        epoch_steps : int
+            Number of steps of an epoch.
+
+        Returns
+        -------
+        n_calls : int
+            Number of calls that make an epoch.
 
         Raises
         ------
@@ -119,6 +138,11 @@ class DistributedTrainer(keras.Model):
                 f"got Keras {keras.version()}. Install a later one, or train without."
             )
         self._symbolic_build(data_batch=spec)
+        n_calls = math.ceil(epoch_steps / self.n_steps)
+        self._numbers = itertools.cycle(
+            map(len, np.array_split(range(epoch_steps), n_calls))
+        )
+        return n_calls
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         pass
@@ -150,16 +174,24 @@ class DistributedTrainer(keras.Model):
     def make_train_function(self, force=False):
         """Make the function that Keras calls with an iterator over shares."""
         if self.train_function is None or force:
-            self.train_function = self._on_all_replicas(self.train_step)
+            function = self._on_all_replicas(self.train_step)
+            self.train_function = lambda x: function(
+                x, tf.constant(next(self._numbers))
+            )
 
     def make_test_function(self, force=False):
         """Make the function that Keras calls with an iterator over shares."""
         if self.test_function is None or force:
-            self.test_function = self._on_all_replicas(self.test_step)
+            function = self._on_all_replicas(self.test_step)
+            self.test_function = lambda x: function(x, tf.constant(1))
 
     def _on_all_replicas(self, step):
-        def function(iterator):
-            self.distribute_strategy.run(step, args=(next(iterator),))
+        def function(iterator, n_steps):
+            def run(position):
+                self.distribute_strategy.run(step, args=(next(iterator),))
+                return [position + 1]
+
+            tf.while_loop(lambda position: position < n_steps, run, [0])
             return self.get_metrics_result()
 
         if self.run_eagerly:

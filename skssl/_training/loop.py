@@ -210,8 +210,8 @@ def _inputs(stage, trained, progress):
     batches, validation = stage.batches, stage.validation
     if isinstance(trained, DistributedTrainer):
         shares, spec = batches.shares(progress.n_done)
-        trained.build_for(spec)
-        inputs = {"x": shares, "steps_per_epoch": batches.n_steps}
+        n_calls = trained.build_for(spec, batches.n_steps)
+        inputs = {"x": shares, "steps_per_epoch": n_calls}
         if validation is not None:
             n_steps = min(stage.validation_steps or math.inf, validation.n_steps)
             inputs["validation_data"] = validation.shares()[0]

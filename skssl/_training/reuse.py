@@ -18,6 +18,7 @@ from .._networks.copies import fresh_optimizer
 from .._networks.graph import all_layers
 from .._networks.identity import architecture, identity
 from .._runtime import LOCK, kept_copies, seeded
+from .batches import MAX_BLOCK_STEPS
 from .distribution import DistributedTrainer
 
 # What is kept at most, of all copies together.
@@ -143,7 +144,7 @@ def compiled(model, compile_kwargs, prepare=None):
         Turns (images, seed, *labels) of a batch into what the network is trained on.
         Without it the result is no BlockTrainer but a `keras.Model` that trains on
         prepared batches, as with ``run_eagerly=True``. Under a distribution strategy
-        it is a DistributedTrainer.
+        it is a DistributedTrainer, which makes one step in a call.
     """
     if tf.distribute.has_strategy():
         if compile_kwargs.get("jit_compile") is True:
@@ -152,6 +153,8 @@ def compiled(model, compile_kwargs, prepare=None):
                 "replicas exchange gradients within a step. Leave it out."
             )
         trained = DistributedTrainer(model.input, model.output, name=model.name)
+        if prepare is not None:
+            trained.n_steps = MAX_BLOCK_STEPS
         compile_kwargs = {**compile_kwargs, "steps_per_execution": 1}
     elif prepare is None or compile_kwargs.get("run_eagerly"):
         trained = keras.Model(model.input, model.output, name=model.name)
