@@ -21,7 +21,8 @@ autosummary_generate = True
 numpydoc_show_class_members = False
 default_role = "code"
 # Docstrings that are inherited from scikit-learn refer to its own pages.
-suppress_warnings = ["ref.ref"]
+# The configuration of the gallery holds a function, so Sphinx keeps no cache of it.
+suppress_warnings = ["ref.ref", "config.cache"]
 myst_heading_anchors = 3
 
 
@@ -34,6 +35,7 @@ def arguments(gallery, script):
 
 sphinx_gallery_conf = {
     "reset_argv": arguments,
+    "parallel": 2,  # small networks hardly use a second thread
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
     # Neither MNIST nor a cluster is at hand here.

@@ -69,8 +69,8 @@ for axes_of_row, (name, images) in zip(axes, rows.items(), strict=True):
 # Unusual images
 # --------------
 # scikit-learn's detectors of outliers give each image a score, which is lower the more
-# unusual it is. Here each digit of one kind is unusual, since none was seen before. For
-# small, centred digits pixels do as well as embeddings: try both on your images.
+# unusual it is. Here each digit of one kind is unusual, since none was seen before. On
+# small, centred digits pixels do better than embeddings: try both on your images.
 
 for unseen in 3, 8:
     seen = X[y != unseen]

@@ -23,6 +23,7 @@ from sklearn.metrics import ConfusionMatrixDisplay
 from sklearn.svm import SVC
 
 from skssl import PredictionDisplay, PretextDisplay, SelfSupervisedClassifier
+from skssl.self_training import FixMatch
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--data")
@@ -66,9 +67,11 @@ print(f"{len(few)} labels, {len(y_train) - len(few)} photographs without one")
 # Training
 # --------
 # The classifier is told nothing about photographs: at three channels "auto" changes
-# colours, brightness and contrast as well.
+# colours, brightness and contrast as well. A thousand steps of FixMatch alone save half
+# of the time of the default.
 
-clf = SelfSupervisedClassifier(random_state=0).fit(X_train, y_few)
+clf = SelfSupervisedClassifier(self_training=FixMatch(n_steps=1000), random_state=0)
+clf.fit(X_train, y_few)
 rows_train, rows_test = (X.reshape(len(X), -1) for X in (X_train, X_test))
 svc = SVC(C=10).fit(rows_train[few], y_train[few])
 print(f"SVC {svc.score(rows_test, y_test):.3f}")

@@ -140,7 +140,7 @@ def test_a_keras_that_adds_up_metrics_wrongly_is_refused(monkeypatch):
     owner = next(x for x in keras.Variable.__mro__ if "synchronization" in vars(x))
     monkeypatch.delattr(owner, "synchronization")
     with pytest.raises(RuntimeError, match="needs Keras 3.10 or later"):
-        trainer.build_for(())
+        trainer.build_for((), 1)
 
 
 def test_compiled_steps_are_refused_under_a_strategy():
