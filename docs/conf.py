@@ -48,4 +48,6 @@ sphinx_gallery_conf = {
 html_theme = "pydata_sphinx_theme"
 html_title = "skssl"
 html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = ["skssl.css"]
 html_theme_options = {"show_prev_next": True, "secondary_sidebar_items": ["page-toc"]}
