@@ -145,8 +145,8 @@ class SavableMixin:
         state, namely `estimator`, `encoder`, a `pretext` from outside skssl and a
         `RandomState`, are not saved: a text stands in for them, with which `fit`
         refuses to train, rather than train another network, until they are given anew
-        by `set_params`. Not saved either are `memory`, `checkpoint_dir` and the choice
-        of `set_output`.
+        by `set_params`. Not saved either are `memory`, `checkpoint_dir`, the choice of
+        `set_output` and the time that each stage took.
 
         Parameters
         ----------
