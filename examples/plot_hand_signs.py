@@ -5,7 +5,7 @@ Photographs of hand signs
 Ten hand signs for the digits, about 1,500 photographs, ten labels of each: the other
 photographs teach without a label. Give the file with ``--data signs.npz``, with arrays
 `x_train`, `y_train`, `x_test` and `y_test`, the images as bytes of shape
-(n, 64, 64, 3). Without it, the example makes photographs of its own: digits in random
+(n, 64, 64, 3). Without it, the example makes images of its own: digits in random
 colours.
 """
 
@@ -67,8 +67,8 @@ print(f"{len(few)} labels, {len(y_train) - len(few)} photographs without one")
 # Training
 # --------
 # The classifier is told nothing about photographs: at three channels "auto" changes
-# colours, brightness and contrast as well. A thousand steps of FixMatch alone save half
-# of the time of the default.
+# colours, brightness and contrast as well. A thousand steps of FixMatch alone take less
+# time than the default.
 
 clf = SelfSupervisedClassifier(self_training=FixMatch(n_steps=1000), random_state=0)
 clf.fit(X_train, y_few)

@@ -105,7 +105,8 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         what it has learned is specific to the pretext task.
     unfreeze_epochs : int, default=0
         Number of further epochs of fine-tuning, in which no layer is frozen any more,
-        apart from batch normalization. The optimizer starts afresh.
+        apart from batch normalization. The optimizer starts afresh. `partial_fit`
+        leaves them out, and freezes the layers again.
     unfreeze_learning_rate : float, default=1e-5
         Learning rate of these epochs, in place of that of the optimizer.
     {unlabeled_label}
