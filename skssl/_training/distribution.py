@@ -111,6 +111,7 @@ class DistributedTrainer(keras.Model):
     """
 
     n_steps = 1
+    _numbers = itertools.repeat(1)  # of steps in each call
 
     def build_for(self, spec, epoch_steps):
         """Build loss, metrics and optimizer.
