@@ -38,6 +38,7 @@ REPLACED = (
     "pretrain_optimizer",
     "augmentation",
     "self_training",
+    "callbacks",
 )
 # Folders of this machine, from which joblib unpickles: never taken from a file.
 LOCAL = ("memory", "checkpoint_dir")
@@ -142,11 +143,11 @@ class SavableMixin:
 
         What is loaded predicts bit for bit as this one does, on the same machine and
         versions, and has the same fitted attributes. Parameters that are code or carry
-        state, namely `estimator`, `encoder`, a `pretext` from outside skssl and a
-        `RandomState`, are not saved: a text stands in for them, with which `fit`
-        refuses to train, rather than train another network, until they are given anew
-        by `set_params`. Not saved either are `memory`, `checkpoint_dir`, the choice of
-        `set_output` and the time that each stage took.
+        state, namely `estimator`, `encoder`, `callbacks`, a `pretext` from outside
+        skssl and a `RandomState`, are not saved: a text stands in for them, with which
+        `fit` refuses to train, rather than train another network, until they are given
+        anew by `set_params`. Not saved either are `memory`, `checkpoint_dir`, the
+        choice of `set_output` and the time that each stage took.
 
         Parameters
         ----------
@@ -355,6 +356,19 @@ class SelfSupervisedEstimator(
         ):
             raise ValueError(
                 f"standardize must be True, False or 'auto', got {self.standardize!r}."
+            )
+
+    def _check_callbacks(self):
+        if self.callbacks is None:
+            return
+        from keras.callbacks import Callback
+
+        if not isinstance(self.callbacks, list | tuple) or not all(
+            isinstance(callback, Callback) for callback in self.callbacks
+        ):
+            raise TypeError(
+                "callbacks must be a list of keras.callbacks.Callback, or None, got "
+                f"{self.callbacks!r}."
             )
 
     def _draw_seeds(self, n_seeds, wrapper):

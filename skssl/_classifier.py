@@ -117,6 +117,8 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         class indices as in Keras, and which is refused where the labels are others.
     {memory}
     {checkpoint_dir}
+    {callbacks}
+        Those of a KerasClassifier are called in fine-tuning only.
     warm_start : bool, default=False
         Whether a further `fit` starts from the weights of the last one: pretraining
         from those of `encoder_`, fine-tuning from those of `model_`. Shape of the
@@ -167,7 +169,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
       of `compile` on how to run a step, such as `jit_compile`, and an optimizer of its
       own. Self-training uses the optimizer of fine-tuning, with a learning rate that
       falls along a cosine.
-    - Callbacks are called in fine-tuning only. After `fit` they hold what they have
+    - Its callbacks are called in fine-tuning only. After `fit` they hold what they have
       recorded, but not the network. Classes are made callbacks as scikeras does it,
       with parameters such as ``callbacks__patience``.
     - ``fit__validation_data`` is ``(X, y)`` or ``(X, y, sample_weight)``, as for `fit`.
@@ -223,6 +225,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         class_weight=None,
         memory=None,
         checkpoint_dir=None,
+        callbacks=None,
         warm_start=False,
         random_state=None,
         verbose=0,
@@ -244,6 +247,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         self.class_weight = class_weight
         self.memory = memory
         self.checkpoint_dir = checkpoint_dir
+        self.callbacks = callbacks
         self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
@@ -290,8 +294,8 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         """Fine-tune for one more epoch on new rows.
 
         After `fit` it continues from the fitted weights. The first call on an unfitted
-        classifier pretrains, on these rows. Callbacks and validation of `estimator` are
-        for `fit` alone.
+        classifier pretrains, on these rows. Callbacks and validation are for
+        `fit` alone.
 
         Calls on the same rows are the epochs of one `fit`, if these rows differ from
         each other and have no weights. With weights, `fit` scales them to a mean of 1,
@@ -436,6 +440,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
             seed,
             finetuning.verbose,
             self.checkpoint_dir,
+            self.callbacks or [],
         )
 
     def _set_transduction(self, images, y, strategies):
@@ -558,6 +563,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
             include_boundaries="neither",
         )
         self._check_standardize()
+        self._check_callbacks()
         as_strategies(self.self_training)
         frozen = self.frozen_layers
         if frozen != "all" and (
@@ -592,7 +598,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
 
         check_augmentation(self.augmentation, self.image_shape_)
         validation = network.fit_kwargs["validation_data"] if epoch is None else None
-        return finetuning(
+        stage = finetuning(
             network,
             labelled,
             augmentation=self.augmentation,
@@ -602,6 +608,9 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
             validation=validation and self._validation_set(*validation),
             classes=self.classes_,
         )
+        if epoch is None:
+            stage.callbacks = [*stage.callbacks, *(self.callbacks or [])]
+        return stage
 
     def _unfrozen(self, network, labelled, seed, finetuning):
         """Return the stage that goes on with fine-tuning, with all layers."""
@@ -753,6 +762,7 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
                 optimizer=self.pretrain_optimizer,
                 memory=self.memory,
                 checkpoint_dir=self.checkpoint_dir,
+                callbacks=self.callbacks,
                 random_state=seed,
                 verbose=self.verbose,
             )

@@ -55,6 +55,13 @@ inputs : tensor of shape (batch * n_views, height, width, channels)
 seed : int32 tensor of shape (2,)
     A fresh seed for stateless random operations.
 
+{callbacks}
+callbacks : list of keras.callbacks.Callback, default=None
+    Callbacks of every stage of training, used as given, not copied. The name of the
+    stage is ``self.params["stage"]`` of a callback: "pretraining", "fine-tuning",
+    "fine-tuning of all layers", "self-training, part 1" and so on. A pretraining that
+    `memory` holds calls none.
+
 {checkpoint_dir}
 checkpoint_dir : str or path-like, default=None
     Folder that keeps the state of a running `fit` after each epoch. The same call,

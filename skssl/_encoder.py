@@ -1,6 +1,7 @@
 """SelfSupervisedEncoder: pretrain a backbone, then embed images."""
 
 import math
+from dataclasses import replace
 from numbers import Integral
 from time import perf_counter
 
@@ -96,6 +97,7 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
         cosine. That of a KerasClassifier is for fine-tuning.
     {memory}
     {checkpoint_dir}
+    {callbacks}
     {random_state}
     {verbose}
 
@@ -142,6 +144,7 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
         optimizer=None,
         memory=None,
         checkpoint_dir=None,
+        callbacks=None,
         random_state=None,
         verbose=0,
     ):
@@ -154,6 +157,7 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
         self.optimizer = optimizer
         self.memory = memory
         self.checkpoint_dir = checkpoint_dir
+        self.callbacks = callbacks
         self.random_state = random_state
         self.verbose = verbose
 
@@ -183,6 +187,7 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
             check_scalar(self.epochs, "epochs", Integral, min_val=1)
         check_scalar(self.batch_size, "batch_size", Integral, min_val=1)
         self._check_standardize()
+        self._check_callbacks()
         images = self._fit_images(X, allow_views=True)
         start = perf_counter()
         stage = self._pretrain(distinct_images(images, np.arange(len(images))))
@@ -225,6 +230,7 @@ class SelfSupervisedEncoder(SelfSupervisedEstimator):
             seed=order_seed,
             verbose=self.verbose,
         )
+        stage = replace(stage, callbacks=self.callbacks or [])
         if initial_model is not None:
             copy_weights(initial_model, stage.model)
         self.history_ = run(

@@ -1,4 +1,4 @@
-"""Callbacks of the user, which act in fine-tuning as they are given."""
+"""Callbacks of the user, which act as they are given."""
 
 import contextlib
 import pickle

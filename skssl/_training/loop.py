@@ -54,6 +54,11 @@ class Progress(keras.callbacks.Callback):
         self.n_done = self.state.get("epoch", 0)
         self.n_epochs = self.n_done if self.state.get("stopped") else stage.epochs
 
+    def set_params(self, params):
+        """Name the stage in the parameters, which all callbacks share."""
+        super().set_params(params)
+        params["stage"] = self.stage.name
+
     def on_train_begin(self, logs=None):
         """Put everything back to where the checkpoint was written."""
         if not self.state:

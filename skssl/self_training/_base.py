@@ -68,6 +68,8 @@ class Learner:
         Seed of all that is drawn; Keras verbosity.
     checkpoint_dir : str or path-like, default=None
         Folder for the state of the training.
+    callbacks : list of keras.callbacks.Callback
+        Those of the user for every stage.
     initial_weights : list of ndarray
         Weights with which fine-tuning starts.
     stages : list of Stage
@@ -85,6 +87,7 @@ class Learner:
     seed: int
     verbose: int = 0
     checkpoint_dir: object = None
+    callbacks: list = ()
     stages: list = field(default_factory=list)
     history: dict | None = None
 
@@ -146,7 +149,8 @@ class Learner:
         """Run a stage, and keep its history."""
         from .._training.loop import run
 
-        stage = replace(stage, name=f"self-training, part {len(self.stages) + 1}")
+        name = f"self-training, part {len(self.stages) + 1}"
+        stage = replace(stage, name=name, callbacks=self.callbacks)
         history = run(stage, checkpoint_dir=self.checkpoint_dir)
         self.history = joined_histories(self.history, history)
         self.stages.append(stage)
