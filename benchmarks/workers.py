@@ -6,28 +6,16 @@ python benchmarks/workers.py [--data mnist.npz] [--pairs 5]
 """
 
 import argparse
-import json
-import os
-import socket
-import subprocess
-import sys
 import time
 
 import numpy as np
 from _mnist import load_mnist
+from _workers import run_workers, strategy_of_process
 
 
 def fit_once(path, n_images):
     """Fit under the strategy that TF_CONFIG asks for; print seconds and accuracy."""
-    import tensorflow as tf
-
-    has_workers = "TF_CONFIG" in os.environ
-    strategies = tf.distribute
-    strategy = (
-        strategies.MultiWorkerMirroredStrategy()
-        if has_workers
-        else strategies.get_strategy()
-    )
+    strategy = strategy_of_process()
     from skssl import SelfSupervisedClassifier
 
     (X, y), (X_test, y_test) = load_mnist(path)
@@ -47,31 +35,13 @@ def fit_once(path, n_images):
 
 def run(n_workers, arguments):
     """Return the seconds of the slowest worker, and the accuracy."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(n_workers)]
-    addresses = [f"127.0.0.1:{x.getsockname()[1]}" for x in sockets]
-    for x in sockets:
-        x.close()
-    command = [sys.executable, __file__, "--once", "--images", str(arguments.images)]
-    command += ["--data", arguments.data] if arguments.data else []
-    processes = []
-    for index in range(n_workers):
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        environment["OMP_NUM_THREADS"] = str(2 // n_workers)
-        if n_workers > 1:
-            task = {"type": "worker", "index": index}
-            config = {"cluster": {"worker": addresses}, "task": task}
-            environment["TF_CONFIG"] = json.dumps(config)
-        processes.append(
-            subprocess.Popen(
-                command, env=environment, stdout=subprocess.PIPE, text=True
-            )
-        )
-    lines = [process.communicate()[0].splitlines()[-1] for process in processes]
-    seconds, accuracies = np.transpose(
-        [[float(x) for x in row.split()] for row in lines]
+    data = ["--data", arguments.data] if arguments.data else []
+    rows = run_workers(
+        n_workers, __file__, "--once", "--images", arguments.images, *data
     )
+    seconds, accuracies = zip(*rows, strict=True)
     assert len(set(accuracies)) == 1
-    return seconds.max(), accuracies[0]
+    return max(seconds), accuracies[0]
 
 
 def main():

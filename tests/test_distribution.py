@@ -157,8 +157,9 @@ def shares_of(make, n_all):
     """Return the rows that each of some replicas reads in an epoch, batch by batch."""
     images = np.arange(50.0).reshape(50, 1, 1, 1)
     made = make(TrainingSet(images, np.arange(50)), None)
+    batches, seeds = made.epoch_batches(3)
     return [
-        [block[0].ravel() for block in made.epoch_blocks(3, 1, [replica], n_all)]
+        [made.block([batch], seeds, replica, n_all)[0].ravel() for batch in batches]
         for replica in range(n_all)
     ]
 

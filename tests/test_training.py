@@ -3,6 +3,7 @@ import os
 import resource
 import subprocess
 import sys
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -221,7 +222,7 @@ def test_blocks_are_cut_where_images_are_large(
     assert clone(encoder).fit(X).history_ == expected
 
 
-def test_an_epoch_reads_every_row_once_per_pass():
+def test_an_epoch_reads_every_row_once_per_pass(monkeypatch):
     images = np.arange(23, dtype=np.uint8).reshape(23, 1, 1, 1)
     rows = np.arange(1, 23)
     data = TrainingSet(images, rows, targets=2 * rows, weights=rows / 4)
@@ -244,10 +245,13 @@ def test_an_epoch_reads_every_row_once_per_pass():
     assert sorted(pixels[:22]) == sorted(pixels[22:]) == list(rows)
     assert_array_equal(np.concatenate(targets), 2 * pixels)
     assert_array_equal(np.concatenate(weights), pixels / 4)
-    (block,) = batches.epoch_blocks(4, n_steps=32)  # what the first epoch reads
+    block = batches.block(*batches.epoch_batches(4))  # what the first epoch reads
     assert_array_equal(block[0].ravel(), pixels)
-    assert_array_equal(block[3], 2 * pixels)
-    pieces = list(batches.epoch_blocks(4, n_steps=3))
+    assert_array_equal(block[4], 2 * pixels)
+    monkeypatch.setattr("skssl._training.batches.MAX_BLOCK_STEPS", 3)
+    blocks, n_blocks = batches.blocks(0, 1)
+    pieces = list(blocks.as_numpy_iterator())
+    assert len(pieces) == n_blocks
     assert [len(bounds) - 1 for _, _, bounds, *_ in pieces] == [3, 3, 3, 1]
     for images, seeds, bounds, *_ in pieces:
         assert bounds[0] == 0
@@ -432,3 +436,31 @@ np.testing.assert_array_equal(scores[0], scores[1])
 
 def test_parallel_searches_after_a_fit_do_not_hang():
     subprocess.run([sys.executable, "-c", SEARCH], check=True, timeout=120)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts faults as Linux does")
+def test_large_arrays_are_not_mapped_anew_after_a_fit():
+    script = """
+        import resource
+        import numpy as np
+        from sklearn.datasets import load_digits
+        from skssl import SelfSupervisedClassifier
+
+        X, y = load_digits(return_X_y=True)
+        SelfSupervisedClassifier(pretrain_epochs=1, self_training=None).fit(X, y)
+
+        def n_faults(n_arrays):
+            for _ in range(n_arrays):
+                np.ones(2**18)  # 512 pages
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+        before = n_faults(10)
+        print(n_faults(100) - before)
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(run.stdout) < 5000

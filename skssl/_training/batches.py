@@ -4,6 +4,7 @@ The order, and the seeds of what is drawn for a batch, follow from (seed, epoch)
 epoch can be repeated exactly.
 """
 
+import functools
 import itertools
 import math
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import tensorflow as tf
 
 from .._data.images import load_batch
 from .._data.training_set import TrainingSet
-from .distribution import n_replicas
+from .distribution import OwnShares, n_replicas, only_replica
 
 # Up to so many steps, with images of up to so many bytes, are one read of X and one
 # call of TensorFlow.
@@ -65,8 +66,11 @@ class Batches:
             What `keras.Model.fit` takes.
         """
         epochs = itertools.count(self.first_epoch + n_done)
+        epoch = tf.data.Dataset.range(1).map(
+            lambda _: tf.numpy_function(lambda: next(epochs), [], tf.int64)
+        )
         return (
-            self._from_generator(lambda: self.epoch_blocks(next(epochs), 1))
+            self._read(epoch, 1)
             .apply(tf.data.experimental.assert_cardinality(self.n_steps))
             .map(self._prepared)
             .prefetch(1)
@@ -74,8 +78,13 @@ class Batches:
 
     # As a plain function: AutoGraph would rewrite a task's code, and its errors.
     @tf.autograph.experimental.do_not_convert
-    def _prepared(self, images, seeds, bounds, *labels):
+    def _prepared(self, images, seeds, bounds, sizes, *labels):
         return self.prepare(images, seeds[0], *labels)
+
+    @tf.autograph.experimental.do_not_convert
+    def _prepared_share(self, images, seeds, bounds, sizes, *labels):
+        share = tf.cast(bounds[1] / sizes[0], tf.float32)
+        return self.prepare(images, seeds[0], *labels), share
 
     def check_shares(self):
         """Refuse a batch that has fewer rows than there are replicas.
@@ -104,26 +113,33 @@ class Batches:
         Returns
         -------
         shares : tf.distribute.DistributedDataset
-            What `keras.Model.fit` takes. This worker reads its own rows alone.
+            What a DistributedTrainer takes. Each element is a part of a batch, and
+            its share of all rows. This worker reads its own rows alone.
         spec : tuple of tf.TensorSpec
             The form of a share.
         """
         n_all = n_replicas()
 
         def of_replicas(replicas):
-            def blocks():
-                for epoch in itertools.count(self.first_epoch + n_done):
-                    yield from self.epoch_blocks(epoch, 1, replicas, n_all)
-
-            return self._from_generator(blocks).map(self._prepared).prefetch(1)
+            epochs = tf.data.Dataset.counter(self.first_epoch + n_done)
+            blocks = self._read(epochs, 1, replicas, n_all)
+            # Else workers ask each other before each step whether one is at its end.
+            endless = tf.data.experimental.assert_cardinality(
+                tf.data.INFINITE_CARDINALITY
+            )
+            return blocks.map(self._prepared_share).apply(endless).prefetch(1)
 
         def of_worker(context):
             n_here = n_all // context.num_input_pipelines
             first = context.input_pipeline_id * n_here
             return of_replicas(range(first, first + n_here))
 
-        strategy = tf.distribute.get_strategy()
-        shares = strategy.distribute_datasets_from_function(of_worker)
+        only = only_replica()
+        if only is None:
+            strategy = tf.distribute.get_strategy()
+            shares = strategy.distribute_datasets_from_function(of_worker)
+        else:
+            shares = OwnShares(of_replicas([only]))
         return shares, of_replicas([0]).element_spec
 
     def blocks(self, n_done, n_epochs):
@@ -136,34 +152,65 @@ class Batches:
 
         Returns
         -------
-        dataset : tf.data.Dataset of (images, seeds, bounds, *labels)
-            The images of a block, a seed for each batch, and where in the images each
-            batch begins and the last one ends.
+        dataset : tf.data.Dataset
+            What :meth:`block` returns.
         n_blocks : int
             Number of blocks of an epoch.
         """
         batch_bytes = self._image.nbytes * self._largest_batch
         n_steps = max(1, min(MAX_BLOCK_STEPS, MAX_BLOCK_BYTES // batch_bytes))
 
-        def blocks():
-            for epoch in range(n_done, n_epochs):
-                yield from self.epoch_blocks(self.first_epoch + epoch, n_steps)
-
+        first, last = self.first_epoch + n_done, self.first_epoch + n_epochs
+        epochs = tf.data.Dataset.range(first, last)
         n_blocks = math.ceil(self.n_steps / n_steps)
-        return self._from_generator(blocks).prefetch(1), n_blocks
+        return self._read(epochs, n_steps).prefetch(1), n_blocks
 
-    def _from_generator(self, blocks):
-        signature = (
-            tf.TensorSpec((None, *self._image.shape), self._image.dtype),
-            tf.TensorSpec((None, 2), tf.int32),
-            tf.TensorSpec((None,), tf.int32),
-            *(tf.TensorSpec((None,), label.dtype) for label in self._labels()),
-        )
+    def _read(self, epochs, n_steps, replicas=(0,), n_all=1):
+        """Return the blocks of some epochs as tf.data.
+
+        Not by `from_generator`. In a process that has called it, the C library maps
+        each large array anew: convolutions without oneDNN take three times as long
+        (TensorFlow 2.21 with Python 3.11).
+
+        Parameters
+        ----------
+        epochs : tf.data.Dataset of int64
+            Numbers of the epochs.
+        n_steps : int
+            Number of batches in a block.
+        replicas : sequence of int
+            The replicas that read here. Each batch is a block for each of them.
+        n_all : int
+            Number of all replicas, which share a batch.
+        """
+        image, labels = self._image, self._labels(slice(1))
+        ints = {"seeds": (None, 2), "bounds": (None,), "sizes": (None,)}
+        shapes = [(None, *image.shape), *ints.values(), *((None,) for _ in labels)]
+        dtypes = [image.dtype, *(np.int32 for _ in ints), *(x.dtype for x in labels)]
+        n_blocks = math.ceil(self.n_steps / n_steps) * len(replicas)
+        epoch_batches = functools.lru_cache(maxsize=1)(self.epoch_batches)
+
+        def block(epoch, position):
+            start, replica = divmod(int(position), len(replicas))
+            chosen = slice(start * n_steps, (start + 1) * n_steps)
+            batches, seeds = epoch_batches(int(epoch))
+            return self.block(batches[chosen], seeds[chosen], replicas[replica], n_all)
+
+        # As plain functions: AutoGraph would rewrite the code, and its errors.
+        @tf.autograph.experimental.do_not_convert
+        def read(epoch, position):
+            arrays = tf.numpy_function(block, [epoch, position], dtypes)
+            return tuple(map(tf.ensure_shape, arrays, shapes))
+
+        @tf.autograph.experimental.do_not_convert
+        def epoch_blocks(epoch):
+            positions = tf.data.Dataset.range(n_blocks)
+            return positions.map(functools.partial(read, epoch))
+
         options = tf.data.Options()
         # There is nothing to tune, and the thread for it can take a second to end.
         options.autotune.enabled = False
-        dataset = tf.data.Dataset.from_generator(blocks, output_signature=signature)
-        return dataset.with_options(options)
+        return epochs.flat_map(epoch_blocks).with_options(options)
 
     @property
     def _image(self):
@@ -186,39 +233,52 @@ class Batches:
     def _smallest_batch(self):
         return len(self.data) // self._n_batches
 
-    def _labels(self):
+    def _labels(self, order):
+        """Return targets and weights of some rows, as far as there are any."""
         targets, weights = self.data.targets, self.data.weights
-        labels = [] if targets is None else [targets]
-        return labels if weights is None else [*labels, weights.astype(np.float32)]
+        labels = [] if targets is None else [targets[order]]
+        if weights is not None:
+            labels.append(weights[order].astype(np.float32))
+        return labels
 
-    def epoch_blocks(self, epoch, n_steps, replicas=(0,), n_all=1):
-        """Yield blocks of `n_steps` batches of an epoch.
-
-        For each replica of `replicas` it yields one, with its share of the rows if
-        `n_all` replicas share them.
-        """
-        labels = self._labels()
+    def epoch_batches(self, epoch):
+        """Return the rows of each batch of an epoch, and a seed for each."""
         rng = np.random.default_rng([self.seed, epoch])
-        batches = self._epoch_batches(rng)
+        batches = self._drawn_batches(rng)
         seeds = rng.integers(2**31 - 1, size=(len(batches), 2), dtype=np.int32)
-        for start, replica in itertools.product(
-            range(0, len(batches), n_steps), replicas
-        ):
-            block = batches[start : start + n_steps]
-            block = [self._share(batch, replica, n_all) for batch in block]
-            order = np.concatenate(block)
-            yield (
-                load_batch(self.data.images[self.data.rows[order]]),
-                seeds[start : start + n_steps] ^ replica,
-                np.cumsum([0, *map(len, block)], dtype=np.int32),
-                *(label[order] for label in labels),
-            )
+        return batches, seeds
+
+    def block(self, batches, seeds, replica=0, n_all=1):
+        """Return what a replica takes of some batches, if `n_all` replicas share them.
+
+        Returns
+        -------
+        images : ndarray
+            The images.
+        seeds : ndarray of shape (n_batches, 2)
+            A seed for each batch.
+        bounds : ndarray of shape (n_batches + 1,)
+            Where in the images each batch begins, and the last one ends.
+        sizes : ndarray of shape (n_batches,)
+            Number of rows of each batch in all replicas.
+        *labels : ndarray
+            Targets and weights, as far as there are any.
+        """
+        shares = [self._share(batch, replica, n_all) for batch in batches]
+        order = np.concatenate(shares)
+        return (
+            load_batch(self.data.images[self.data.rows[order]]),
+            seeds ^ replica,
+            np.cumsum([0, *map(len, shares)], dtype=np.int32),
+            np.array(list(map(len, batches)), dtype=np.int32),
+            *self._labels(order),
+        )
 
     def _share(self, batch, replica, n_all):
         """Return the rows of a batch that a replica takes."""
         return np.array_split(batch, n_all)[replica]
 
-    def _epoch_batches(self, rng):
+    def _drawn_batches(self, rng):
         """Return the rows of each batch of an epoch."""
         n_rows, batches = len(self.data), []
         for _ in range(self.passes):
@@ -265,7 +325,7 @@ class MixedBatches(Batches):
         labelled = np.array_split(labelled, n_all)[replica]
         return np.append(labelled, np.array_split(others, n_all)[-1 - replica])
 
-    def _epoch_batches(self, rng):
+    def _drawn_batches(self, rng):
         labelled, others = np.split(np.arange(len(self.data)), [self.n_labelled])
         labelled = _drawn(rng, labelled, self.n_steps, self.labelled_batch_size)
         others = _drawn(rng, others, self.n_steps, self.batch_size)

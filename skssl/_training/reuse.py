@@ -73,7 +73,7 @@ class BlockTrainer(keras.Model):
         )
 
         def train_block(iterator):
-            images, seeds, bounds, *labels = iterator.get_next()
+            images, seeds, bounds, _, *labels = iterator.get_next()
 
             def train_batch(i):
                 batch = slice(bounds[i], bounds[i + 1])
