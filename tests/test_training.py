@@ -131,23 +131,64 @@ def test_a_network_that_divides_its_images_is_split_too():
     assert constant.output_shape == (None, 144)
 
 
-def test_networks_that_are_no_chain_are_not_split():
-    def residual(meta):
+def convolution():
+    return keras.layers.Conv2D(1, 3, padding="same")
+
+
+def residual(x, last):
+    """Two residual blocks, and a layer behind them."""
+    for _ in range(2):
+        x = keras.layers.Add()([convolution()(x), x])
+    return last(x)
+
+
+def skipping(x, last):
+    """The sum of the input, and of two layers in turn."""
+    first = convolution()(x)
+    return keras.layers.Add()([last(first), x])
+
+
+def twice(x, last):
+    layer = convolution()
+    return last(layer(layer(x)))
+
+
+@pytest.mark.parametrize(
+    ("body", "frozen_layers", "cut"),
+    [
+        (residual, 1, "add"),
+        (residual, 2, "add"),
+        (residual, 3, "add_1"),
+        (residual, "all", "flatten"),
+        (skipping, 1, None),  # the input goes past the first convolution
+        (skipping, "all", "flatten"),
+        (twice, 1, "conv2d_1"),
+    ],
+)
+def test_networks_with_branches_are_split_where_one_tensor_passes(
+    body, frozen_layers, cut
+):
+    def build(meta):
         inputs = keras.Input(IMAGE_SHAPE)
-        x = keras.layers.Conv2D(1, 3, padding="same")(inputs)
-        x = keras.layers.Flatten()(keras.layers.Add()([x, inputs]))
+        x = keras.layers.Flatten()(body(inputs, convolution()))
         return keras.Model(inputs, keras.layers.Dense(meta["n_classes_"])(x))
 
-    def twice(meta):
-        layer = keras.layers.Conv2D(1, 3, padding="same")
-        inputs = keras.Input(IMAGE_SHAPE)
-        x = keras.layers.Flatten()(layer(layer(inputs)))
-        return keras.Model(inputs, keras.layers.Dense(meta["n_classes_"])(x))
-
-    for build in [residual, twice]:
-        network = build_network(build, IMAGE_SHAPE, 0, np.arange(3))
-        freeze(network, "all")
-        assert split_frozen(network) is None
+    keras.utils.clear_session()  # names of layers count from 0
+    network = build_network(build, IMAGE_SHAPE, 0, np.arange(3))
+    freeze(network, frozen_layers)
+    parts = split_frozen(network)
+    if cut is None:
+        assert parts is None
+        return
+    constant, trained = parts
+    assert constant.layers[-1].name == cut
+    assert not constant.trainable_weights
+    images = np.random.default_rng(0).random((5, *IMAGE_SHAPE), dtype=np.float32)
+    whole = network.training_model(images)
+    assert_allclose(trained(constant(images)), whole, atol=1e-6)
+    assert len(trained.trainable_weights) == len(
+        network.training_model.trainable_weights
+    )
 
 
 def test_frozen_outputs_too_large_to_keep_are_not_kept(

@@ -360,33 +360,46 @@ def unfreeze(network):
 
 
 def split_frozen(network):
-    """Split a network after its leading frozen layers, whose outputs never change.
+    """Split a network behind frozen layers, whose outputs never change.
+
+    The split is at the last tensor that the rest of the network can be computed from.
 
     Returns
     -------
     parts : tuple of keras.Model or None
-        From images to the outputs of the last constant layer, and from there to what
-        the class head gives; both share all weights with the network. None where no
-        layer is frozen, or where the layers are not one chain.
+        From images to that tensor, and from there to what the class head gives; both
+        share all weights with the network. None where no frozen layer lies before it.
     """
-    backbone = network.backbone
-    chain = calls(backbone)
-    tensors = [backbone.inputs[0], *(call.outputs[0] for call in chain)]
-    for call, tensor in zip(chain, tensors, strict=False):
-        if len(call.outputs) > 1 or call.input_tensors != [tensor]:
-            return None
-    operations = [call.operation for call in chain]
-    constant = list(itertools.takewhile(_is_constant, operations))
-    is_used_twice = len(set(map(id, operations))) < len(operations)
-    if is_used_twice or not any(x.weights for x in constant if x in network.layers):
+    layers, backbone = network.layers, network.backbone
+    (start,), (end,) = backbone.inputs, backbone.outputs
+    front, rest, constant = [], [], {id(start)}
+    for call in calls(backbone):
+        if _is_constant(call.operation) and _inputs_of([call]) <= constant:
+            constant.update(map(id, call.outputs))
+            front.append(call)
+        else:
+            rest.append(call)
+    # Give calls back until the others need a single tensor.
+    while any(x.operation in layers and x.operation.weights for x in front):
+        made = {id(x): x for call in front for x in call.outputs}
+        needed = (_inputs_of(rest) | {id(end)}) & {id(start), *made}
+        if len(needed) == 1:
+            break
+        rest.append(front.pop())
+    else:
         return None
-    cut = tensors[len(constant)]
+    cut = made[needed.pop()]
     outputs = inputs = keras.Input(cut.shape[1:])
-    if len(constant) < len(chain):
-        outputs = keras.Model(cut, tensors[-1])(inputs)
+    if cut is not end:
+        outputs = keras.Model(cut, end)(inputs)
     for layer in network.training_model.operations[2:]:  # behind images and backbone
         outputs = layer(outputs)
-    return keras.Model(tensors[0], cut), keras.Model(inputs, outputs)
+    return keras.Model(start, cut), keras.Model(inputs, outputs)
+
+
+def _inputs_of(several):
+    """Return the ids of the tensors that some calls take."""
+    return {id(tensor) for call in several for tensor in call.input_tensors}
 
 
 def _is_constant(layer):
