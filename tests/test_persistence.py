@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+import warnings
 import zipfile
 from copy import copy
 
@@ -14,8 +15,9 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 from networks import two_stages
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
@@ -961,3 +963,24 @@ def test_damaged_files_are_refused_or_harmless(path, tmp_path):
             assert "cannot be loaded" in str(error)
             outcomes[False] += 1
     assert outcomes[False] > 100
+
+
+def test_an_exported_network_predicts_the_same(classifier, tmp_path):
+    expected = classifier.predict_proba(X[:5])
+    images = X[:5].reshape(-1, 8, 8, 1).astype(np.float32)
+    model = classifier.model_
+
+    model.export(tmp_path / "model", format="tf_saved_model", verbose=False)
+    exported = tf.saved_model.load(tmp_path / "model")
+    assert_allclose(exported.serve(images), expected, atol=1e-6)
+
+    lite = tf.lite.TFLiteConverter.from_keras_model(model).convert()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TensorFlow names a package that follows it
+        interpreter = tf.lite.Interpreter(model_content=lite)
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.resize_tensor_input(inputs[0]["index"], images.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(inputs[0]["index"], images)
+    interpreter.invoke()
+    assert_allclose(interpreter.get_tensor(outputs[0]["index"]), expected, atol=1e-6)
