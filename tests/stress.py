@@ -1,6 +1,8 @@
 """Kill a fit at random moments, again and again, until it ends as it would unkilled.
 
-python tests/stress.py [--kills 25] [--seed 0]
+python tests/stress.py [--kills 25] [--seed 0] [--workers]
+    --workers: one of two workers that train together is killed, then the other, as
+    launchers do, and both are started again.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from test_distribution import assert_same_result, results, start_workers
 
 SCRIPT = Path(__file__).with_name("killed_fit.py")
 
@@ -53,13 +56,60 @@ def killed_run(folder, rng, mean_life):
         return kills
 
 
+def killed_workers(folder, settings, rng, mean_life):
+    """Kill workers at random moments until their fit ends; return the files found."""
+    kills = []
+    while True:
+        workers = start_workers(folder, *settings)
+        began, life = time.monotonic(), rng.uniform(0.3, 1.3) * mean_life
+        while all(x.poll() is None for x in workers):
+            if time.monotonic() - began > life:
+                break
+            time.sleep(0.01)
+        else:
+            return kills, results(folder, *workers)
+        for index in rng.permutation(2):
+            workers[index].kill()
+            workers[index].communicate()
+            time.sleep(rng.uniform(0, 2))
+        kills.append(checkpoints(folder))
+
+
+def kill_workers(n_all, rng, folder):
+    """Kill workers so often, and compare every finished fit with an unkilled one."""
+    settings = ["self_training='both'", "augmentation='auto'"]
+    whole = folder / "whole"
+    whole.mkdir()
+    began = time.monotonic()
+    expected = results(whole, *start_workers(whole, *settings))[0]
+    duration = time.monotonic() - began
+    n_kills = n_fits = 0
+    while n_kills < n_all:
+        own = folder / f"fit-{n_fits}"
+        own.mkdir()
+        kept = [*settings, f"checkpoint_dir={str(own / 'checkpoints')!r}"]
+        kills, ended = killed_workers(own, kept, rng, duration)
+        n_kills, n_fits = n_kills + len(kills), n_fits + 1
+        for result in ended:
+            assert_same_result(result, expected)
+        assert checkpoints(own) == []
+        print(f"{n_kills} kills, {n_fits} fits ended, all bits equal: {kills}")
+
+
 def main():
     """Kill as often as asked, and compare every finished fit with an unkilled one."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", action="store_true")
     arguments = parser.parse_args()
     rng = np.random.default_rng(arguments.seed)
+    if arguments.workers:
+        with tempfile.TemporaryDirectory() as folder:
+            kill_workers(arguments.kills, rng, Path(folder))
+        return
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         began = time.monotonic()
