@@ -25,6 +25,7 @@ from skssl._networks.identity import architecture
 from skssl._networks.network import build_network
 from skssl._networks.surgery import set_statistics
 from skssl._runtime import kept_copies
+from skssl._training.distribution import DistributedTrainer
 from skssl._training.reuse import BlockTrainer, FusedAdam, compiled, compiled_copy
 from skssl._training.stages import labelled_batch
 
@@ -70,11 +71,16 @@ labelled = functools.partial(labelled_batch, None, None)
 def fit(model):
     """Train a network for two epochs of four batches, as it takes them."""
     settings = {"epochs": 2, "shuffle": False, "verbose": 0}
-    if not isinstance(model, BlockTrainer):
+    if isinstance(model, DistributedTrainer):
+        order = np.arange(20).reshape(4, 5)
+        data = (IMAGES[order], TARGETS[order]), np.ones(4)
+    elif isinstance(model, BlockTrainer):
+        order = np.arange(20).reshape(2, 10)  # two blocks of two batches
+        seeds, bounds = np.zeros((2, 2, 2), "i"), [[0, 5, 10]] * 2
+        data = IMAGES[order], seeds, bounds, [[5, 5]] * 2, TARGETS[order]
+    else:
         return model.fit(IMAGES, TARGETS, batch_size=5, **settings).history
-    order = np.arange(20).reshape(2, 10)  # two blocks of two batches
-    blocks = IMAGES[order], np.zeros((2, 2, 2), "i"), [[0, 5, 10]] * 2, TARGETS[order]
-    return model.fit(tf.data.Dataset.from_tensor_slices(blocks), **settings).history
+    return model.fit(tf.data.Dataset.from_tensor_slices(data), **settings).history
 
 
 def trained(model, *, reuse=True, **others):
