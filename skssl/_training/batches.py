@@ -159,7 +159,6 @@ class Batches:
         """
         batch_bytes = self._image.nbytes * self._largest_batch
         n_steps = max(1, min(MAX_BLOCK_STEPS, MAX_BLOCK_BYTES // batch_bytes))
-
         first, last = self.first_epoch + n_done, self.first_epoch + n_epochs
         epochs = tf.data.Dataset.range(first, last)
         n_blocks = math.ceil(self.n_steps / n_steps)
@@ -169,8 +168,8 @@ class Batches:
         """Return the blocks of some epochs as tf.data.
 
         Not by `from_generator`. In a process that has called it, the C library maps
-        each large array anew: convolutions without oneDNN take three times as long
-        (TensorFlow 2.21 with Python 3.11).
+        each large array anew: steps of convolutions without oneDNN take about twice as
+        long (TensorFlow 2.21 with Python 3.11).
 
         Parameters
         ----------
