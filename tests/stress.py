@@ -61,7 +61,7 @@ def killed_workers(folder, settings, rng, mean_life):
     kills = []
     while True:
         workers = start_workers(folder, *settings)
-        began, life = time.monotonic(), rng.uniform(0.3, 1.3) * mean_life
+        began, life = time.monotonic(), rng.uniform(0.3, 1.0) * mean_life
         while all(x.poll() is None for x in workers):
             if time.monotonic() - began > life:
                 break
