@@ -93,7 +93,9 @@ def kill_workers(n_all, rng, folder):
         for result in ended:
             assert_same_result(result, expected)
         assert checkpoints(own) == []
-        print(f"{n_kills} kills, {n_fits} fits ended, all bits equal: {kills}")
+        print(
+            f"{n_kills} kills, {n_fits} fits ended, all bits equal: {kills}", flush=True
+        )
 
 
 def main():
