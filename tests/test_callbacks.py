@@ -1,5 +1,6 @@
 import keras
 import pytest
+from sklearn.base import clone
 
 import skssl
 from skssl import SelfSupervisedClassifier, SelfSupervisedEncoder
@@ -29,7 +30,7 @@ def classifier(wrapper, callbacks, **params):
 def test_callbacks_see_every_stage_and_its_name(few_labels, tiny):
     stages, own = Stages(), Stages()
     clf = classifier(
-        tiny.set_params(callbacks=[own], epochs=2),
+        clone(tiny).set_params(callbacks=[own], epochs=2),
         [stages],
         pretrain_epochs=1,
         frozen_layers=1,

@@ -190,8 +190,8 @@ class Batches:
         epoch_batches = functools.lru_cache(maxsize=1)(self.epoch_batches)
 
         def block(epoch, position):
-            start, replica = divmod(int(position), len(replicas))
-            chosen = slice(start * n_steps, (start + 1) * n_steps)
+            number, replica = divmod(int(position), len(replicas))
+            chosen = slice(number * n_steps, (number + 1) * n_steps)
             batches, seeds = epoch_batches(int(epoch))
             return self.block(batches[chosen], seeds[chosen], replicas[replica], n_all)
 

@@ -150,7 +150,8 @@ class Learner:
         from .._training.loop import run
 
         name = f"self-training, part {len(self.stages) + 1}"
-        stage = replace(stage, name=name, callbacks=self.callbacks)
+        callbacks = [*stage.callbacks, *self.callbacks]
+        stage = replace(stage, name=name, callbacks=callbacks)
         history = run(stage, checkpoint_dir=self.checkpoint_dir)
         self.history = joined_histories(self.history, history)
         self.stages.append(stage)
