@@ -145,19 +145,24 @@ def moved(images, seed, strength=1.0):
 
 
 def recolored(images, seed, strength=1.0):
-    """Change contrast, saturation, brightness and colour of each image."""
-    n, channels = tf.shape(images)[0], images.shape[-1]
+    """Change contrast, saturation, brightness and colour of each image.
+
+    Each is linear in the channels of a pixel, so all of them are one matrix.
+    """
+    n, (height, width, channels) = tf.shape(images)[0], images.shape[1:]
     drawn = tf.random.stateless_uniform(
         (n, 1, 1, 3 + channels), _fold_in(seed, 102), -1.0, 1.0
-    )
+    )[:, 0]
     contrast = tf.exp(strength * CONTRAST * drawn[..., :1])
     saturation = tf.exp(strength * SATURATION * drawn[..., 1:2])
     offset = BRIGHTNESS * drawn[..., 2:3] + COLOR * drawn[..., 3:]
-    spread = tf.math.reduce_std(images, axis=(1, 2, 3), keepdims=True)
-    mean = tf.reduce_mean(images, axis=(1, 2, 3), keepdims=True)
-    grey = tf.reduce_mean(images, axis=-1, keepdims=True)
-    images = grey + saturation * (images - grey)
-    return mean + contrast * (images - mean) + strength * spread * offset
+    pixels = tf.reshape(images, (n, height * width, channels))
+    mean = tf.reduce_mean(pixels, axis=(1, 2), keepdims=True)
+    spread = tf.math.reduce_std(pixels, axis=(1, 2), keepdims=True)
+    matrix = contrast * (saturation * tf.eye(channels) + (1 - saturation) / channels)
+    offset = (1 - contrast) * mean + strength * spread * offset
+    rows = tf.reshape(tf.matmul(pixels, matrix), (n, height, width * channels))
+    return tf.reshape(rows + tf.tile(offset, (1, 1, width)), tf.shape(images))
 
 
 def erased(images, seed, size=0.4):
@@ -165,13 +170,16 @@ def erased(images, seed, size=0.4):
 
     The square has up to `size` of the shorter side; its centre is anywhere.
     """
-    n, (height, width) = tf.shape(images)[0], images.shape[1:3]
+    n, (height, width, channels) = tf.shape(images)[0], images.shape[1:]
     drawn = tf.random.stateless_uniform((3, n, 1, 1), _fold_in(seed, 103))
     half = drawn[0] * (size * min(height, width) / 2)
     rows = tf.range(height, dtype=tf.float32)[None, :, None]
     columns = tf.range(width, dtype=tf.float32)[None, None, :]
-    inside = (tf.abs(rows + 0.5 - drawn[1] * height) < half) & (
-        tf.abs(columns + 0.5 - drawn[2] * width) < half
-    )
-    mean = tf.reduce_mean(images, axis=(1, 2), keepdims=True)
-    return tf.where(inside[..., None], mean, images)
+    in_rows = tf.cast(tf.abs(rows + 0.5 - drawn[1] * height) < half, tf.float32)
+    in_columns = tf.cast(tf.abs(columns + 0.5 - drawn[2] * width) < half, tf.float32)
+    # Rows of all channels: TensorFlow broadcasts along a few channels slowly.
+    in_columns = tf.repeat(in_columns, channels, axis=2)
+    mean = tf.reduce_mean(images, axis=(1, 2))[:, None]
+    mean = in_rows * (in_columns * tf.tile(mean, (1, 1, width)))
+    rows = tf.reshape(images, (n, height, width * channels))
+    return tf.reshape(rows * (1 - in_rows * in_columns) + mean, tf.shape(images))

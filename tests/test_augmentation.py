@@ -7,7 +7,7 @@ import tensorflow as tf
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 
-from skssl import SelfSupervisedClassifier
+from skssl import SelfSupervisedClassifier, augmentation
 from skssl.augmentation import (
     augmented,
     check_augmentation,
@@ -74,6 +74,49 @@ def test_grey_images_keep_their_values_and_no_image_is_mirrored():
     result = augmented(image, SEED).numpy()
     assert result.min() >= 0 and result.max() <= 1
     assert (result[:, :, :4].mean((1, 2)) > result[:, :, -4:].mean((1, 2)) + 0.5).all()
+
+
+def only(monkeypatch, name):
+    """Leave one change of colour alone."""
+    for other in {"CONTRAST", "SATURATION", "BRIGHTNESS", "COLOR"} - {name}:
+        monkeypatch.setattr(augmentation, other, 0.0)
+
+
+def mean_of(images, axis):
+    return images.mean(axis=axis, keepdims=True, dtype=float)
+
+
+def test_contrast_scales_differences_from_the_mean_of_the_image(images, monkeypatch):
+    only(monkeypatch, "CONTRAST")
+    result, mean = recolored(images, SEED).numpy(), mean_of(images, (1, 2, 3))
+    factors = (result - mean).std(axis=(1, 2, 3)) / images.std(axis=(1, 2, 3))
+    assert_allclose(result, mean + factors.reshape(-1, 1, 1, 1) * (images - mean), 1e-3)
+    assert (np.abs(np.log(factors)) < 0.301).all()
+    assert factors.std() > 0.05
+
+
+def test_saturation_scales_differences_from_grey(images, monkeypatch):
+    only(monkeypatch, "SATURATION")
+    result, grey = recolored(images, SEED).numpy(), mean_of(images, 3)
+    assert_allclose(mean_of(result, 3), grey, 1e-4)
+    factors = (result - grey).std(axis=(1, 2, 3)) / (images - grey).std(axis=(1, 2, 3))
+    changed = grey + factors.reshape(-1, 1, 1, 1) * (images - grey)
+    assert_allclose(result, changed, 1e-3, 1e-3)
+    assert factors.std() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("name", "per_channel", "largest"), [("BRIGHTNESS", 1, 0.3), ("COLOR", 3, 0.15)]
+)
+def test_brightness_and_colour_add_a_share_of_the_spread(
+    images, monkeypatch, name, per_channel, largest
+):
+    only(monkeypatch, name)
+    added = recolored(images, SEED).numpy() - images
+    added /= images.std(axis=(1, 2, 3), keepdims=True)
+    assert_allclose(added, mean_of(added, (1, 2)) + np.zeros(added.shape), atol=1e-5)
+    assert (np.abs(added) <= largest + 1e-5).all()
+    assert len(np.unique(added[:, 0, 0].round(4))) == per_channel * len(images)
 
 
 def test_an_erased_square_has_the_mean_of_its_image(images):

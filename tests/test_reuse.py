@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from networks import assert_same_weights, flat_weights, two_stages, weights_of
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 import skssl
 import skssl._training.reuse
@@ -26,7 +26,13 @@ from skssl._networks.network import build_network
 from skssl._networks.surgery import set_statistics
 from skssl._runtime import kept_copies
 from skssl._training.distribution import DistributedTrainer
-from skssl._training.reuse import BlockTrainer, FusedAdam, compiled, compiled_copy
+from skssl._training.reuse import (
+    BlockTrainer,
+    FusedAdam,
+    _copied,
+    compiled,
+    compiled_copy,
+)
 from skssl._training.stages import labelled_batch
 
 IMAGE_SHAPE = (8, 8, 1)
@@ -104,6 +110,22 @@ def test_a_copy_trains_like_the_model_itself(mean):
     trained(network(2, mean=7.0))  # other weights and statistics
     assert_same_weights(trained(network(1, mean)), expected)
     assert len(kept_copies) == 1
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("shape", [(5, 4, 3), (None, None, 3)])
+def test_a_copy_standardises_channels_as_the_model_does(shape, policy):
+    images = np.random.default_rng(0).normal([1, 50, -9], [1, 9, 0.1], (6, 5, 4, 3))
+    layer = keras.layers.Normalization(dtype=policy)
+    model = keras.Sequential([keras.Input(shape), layer])
+    layer.adapt(images)
+    copy = _copied(model)
+    copy.set_weights(model.get_weights())
+    copied, expected = (
+        keras.ops.convert_to_numpy(x(images, training=True)) for x in (copy, model)
+    )
+    assert_array_equal(copied, expected)
+    assert_allclose(copied.astype(float).std(axis=(0, 1, 2)), 1, atol=0.1)
 
 
 def test_one_copy_serves_all_learning_rates():

@@ -34,6 +34,11 @@ class LiveNormalization(keras.layers.Normalization):
     def call(self, inputs):
         """Standardise the inputs."""
         self.finalize_state()
+        if None not in inputs.shape[1:]:
+            # TensorFlow broadcasts along a few channels slowly, along images fast.
+            shape = (1, *inputs.shape[1:])
+            self.mean = tf.broadcast_to(self.mean, shape)
+            self.variance = tf.broadcast_to(self.variance, shape)
         return super().call(inputs)
 
 
