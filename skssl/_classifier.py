@@ -810,6 +810,33 @@ class SelfSupervisedClassifier(ClassifierMixin, SelfSupervisedEstimator):
         most_probable = self.predict_proba(X).argmax(axis=1)
         return self.classes_[most_probable]
 
+    def score(self, X, y, sample_weight=None):
+        """Return the accuracy of the predicted classes.
+
+        Parameters
+        ----------
+        {X_to_embed}
+        y : array-like of shape (n_samples,)
+            True labels. A row without one counts as wrong, and a warning says so.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        score : float
+            Share of the rows whose class is predicted rightly.
+        """
+        n_unlabelled = len(y) - len(known_labels(y, self.unlabeled_label)[0])
+        if n_unlabelled:
+            warnings.warn(
+                f"{n_unlabelled} of {len(y)} rows to score on have no label, and count "
+                "as wrong. Score labelled rows alone; SemiSupervisedKFold makes folds "
+                "that test on no others.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return super().score(X, y, sample_weight)
+
     def transform(self, X):
         """Embed images with the fine-tuned backbone.
 

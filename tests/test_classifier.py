@@ -156,6 +156,20 @@ def test_without_pretraining_it_is_the_supervised_network(few_labels, quick):
         clf.score_pretext(X)
 
 
+def test_scoring_rows_without_a_label_warns(few_labels, quick):
+    X, y = few_labels
+    clf = two_stages(quick(), pretrain_epochs=0).fit(X, y)
+    n_marked = np.count_nonzero(y == -1)
+    message = f"{n_marked} of {len(y)} rows to score on have no label, and count as wr"
+    with pytest.warns(UserWarning, match=message) as caught:
+        score = clf.score(X, y)
+    assert caught[0].filename == __file__
+    labelled = y != -1
+    assert score == pytest.approx(clf.score(X[labelled], y[labelled]) * labelled.mean())
+    with pytest.warns(UserWarning, match="rows to score on have no label"):
+        cross_val_score(clf, X, y, cv=2)
+
+
 def test_a_refit_sets_every_attribute(few_labels, quick):
     clf = two_stages(quick(), pretrain_epochs=1).fit(*few_labels)
     clf.set_params(pretrain_epochs=0).fit(*few_labels)

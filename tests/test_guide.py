@@ -27,10 +27,10 @@ def photographs(tmp_path, monkeypatch):
     """Make the folder of photographs and the file of images that a page reads."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
-    for name in ("cat", "dog", "unlabelled"):
-        folder = tmp_path / "photos" / name
+    for name in ("photos/cat", "photos/dog", "photos/unlabelled", "new"):
+        folder = tmp_path / name
         folder.mkdir(parents=True)
-        for k in range(4):
+        for k in range(6):
             pixels = rng.integers(256, size=(70, 80, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / f"{k}.png")
     np.save(tmp_path / "images.npy", np.zeros((20, 8, 8), np.uint8))

@@ -132,6 +132,20 @@ def test_a_label_that_reads_like_the_mark_is_refused(y, mark, label):
             call()
 
 
+@pytest.mark.parametrize("mark", [-1, "unlabeled", np.nan])
+def test_a_class_called_unlabelled_is_refused(mark):
+    y = np.array(["cat", "unlabelled", "dog"])
+    message = "holds the class 'unlabelled', .* Set unlabeled_label='unlabelled' if"
+    for call in (
+        lambda: encode_labels(y, mark),
+        lambda: next(SemiSupervisedKFold(2, unlabeled_label=mark).split(y, y)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert encode_labels(y, "unlabelled")[0].tolist() == ["cat", "dog"]
+    assert encode_labels(y, None)[0].tolist() == ["cat", "dog", "unlabelled"]
+
+
 @pytest.mark.parametrize("dtype", ["u1", ">u2", "u8"])
 def test_a_mark_that_has_become_unsigned_is_refused(dtype):
     y = np.array([3, 0, 7]).astype(dtype)

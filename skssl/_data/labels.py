@@ -7,6 +7,9 @@ import numpy as np
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
+# Names that say that there is no class.
+NO_CLASS = {"unlabelled", "unlabeled"}
+
 
 def is_missing(label):
     """Whether a label is None, NaN, NaT or pd.NA, as `pandas.isna` has it."""
@@ -74,7 +77,8 @@ def known_labels(y, unlabeled_label, input_name="y"):
     Raises
     ------
     ValueError
-        If a label is missing or looks like the mark without being it.
+        If a label is missing, looks like the mark without being it, or is called
+        "unlabelled" or "unlabeled".
     TypeError
         If labels are bytes, or text beside other objects.
     """
@@ -98,6 +102,7 @@ def known_labels(y, unlabeled_label, input_name="y"):
     _check_kinds(values, input_name)
     if unlabeled_label is not None:
         _check_unlike_mark(values, unlabeled_label, input_name)
+        _check_names(values, unlabeled_label, input_name)
     return rows, np.array(values) if y.dtype == object else y[rows]
 
 
@@ -162,6 +167,17 @@ def _check_unlike_mark(labels, mark, input_name):
                     "it is a class, rename it or the mark, or set unlabeled_label=None "
                     "where every row has a label."
                 )
+
+
+def _check_names(labels, mark, input_name):
+    """Refuse a class whose name says that it is none."""
+    for label in labels:
+        if isinstance(label, str) and label.strip().lower() in NO_CLASS:
+            raise ValueError(
+                f"{input_name} holds the class {label!r}, but the mark of rows without "
+                f"a label is {mark!r}. Set unlabeled_label={label!r} if these rows "
+                "have no label, or unlabeled_label=None if it is a class."
+            )
 
 
 def _reads_alike(label, mark):
