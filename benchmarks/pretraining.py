@@ -4,9 +4,6 @@ python benchmarks/pretraining.py keras [--data mnist.npz]
     Keras on arrays of turned images, with and without the time for turning them.
 python benchmarks/pretraining.py scikeras
     scikeras's classifier on arrays of turned images.
-python benchmarks/pretraining.py torch
-    PyTorch in its fastest way. Building and compiling its network is not counted, while
-    skssl's time includes both.
 python benchmarks/pretraining.py bfloat16
     skssl itself in float32, against Keras's mixed_bfloat16 policy.
 """
@@ -80,23 +77,9 @@ def scikeras_job(images, test, epochs):
     return job
 
 
-def torch_job(images, test, epochs):
-    from _rival_torch import TorchPretraining
-
-    torch_pretraining = TorchPretraining(images)
-    for way, speed in torch_pretraining.speeds.items():
-        print(f"  PyTorch, {way}: {speed:.0f} steps a second")
-
-    def job():
-        torch_pretraining.fit(epochs)
-        return lambda: torch_pretraining.score(test)
-
-    return job
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("rival", choices=["keras", "scikeras", "torch", "bfloat16"])
+    parser.add_argument("rival", choices=["keras", "scikeras", "bfloat16"])
     parser.add_argument("--data", help="mnist.npz; without it Keras downloads it")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=2)
@@ -112,8 +95,6 @@ def main():
         ]
     elif arguments.rival == "scikeras":
         comparisons = [("scikeras", scikeras_job(*data), None)]
-    elif arguments.rival == "torch":
-        comparisons = [("PyTorch", torch_job(*data), 1.2)]
     else:
         ours = skssl_job(*data, policy="mixed_bfloat16")
         comparisons = [("float32", skssl_job(*data), 1.3)]

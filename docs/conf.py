@@ -28,9 +28,9 @@ myst_heading_anchors = 3
 
 def arguments(gallery, script):
     """Return what an example is called with: photographs, where they are at hand."""
-    is_of_signs = script["src_file"].endswith("plot_hand_signs.py")
+    takes_signs = script["src_file"].endswith(("hand_signs.py", "own_network.py"))
     path = os.environ.get("SKSSL_SIGNS")
-    return ["--data", path] if path and is_of_signs else []
+    return ["--data", path] if path and takes_signs else []
 
 
 sphinx_gallery_conf = {

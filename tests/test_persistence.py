@@ -984,3 +984,17 @@ def test_an_exported_network_predicts_the_same(classifier, tmp_path):
     interpreter.set_tensor(inputs[0]["index"], images)
     interpreter.invoke()
     assert_allclose(interpreter.get_tensor(outputs[0]["index"]), expected, atol=1e-6)
+
+
+def test_a_network_converted_to_onnx_predicts_the_same(classifier, tmp_path):
+    tf2onnx = pytest.importorskip("tf2onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path = str(tmp_path / "digits.onnx")
+    tf2onnx.convert.from_keras(classifier.model_, output_path=path)
+    session = onnxruntime.InferenceSession(path)
+    (images,) = session.get_inputs()
+    assert images.shape[1:] == [8, 8, 1]
+    for n in (5, 1):  # any number of images
+        rows = X[:n].reshape(-1, 8, 8, 1).astype(np.float32)
+        (found,) = session.run(None, {images.name: rows})
+        assert_allclose(found, classifier.predict_proba(X[:n]), atol=1e-5)
