@@ -14,6 +14,10 @@ python benchmarks/memory.py search [--images 1000000]
     colour, against 1,000 such images. Then a single fit on the same.
 python benchmarks/memory.py fits
     100 fits in one process: resident memory, open files and threads.
+python benchmarks/memory.py large [--jobs 2]
+    20 fits of ResNet50V2: resident memory of the process after each. With --jobs 2 two
+    processes of joblib share them. joblib starts a process anew that has grown by more
+    than 300 MB, if psutil is installed.
 """
 
 import argparse
@@ -145,6 +149,47 @@ def fit_often(n_fits=100):
     print(f"difference {growth:+.0f} MB from fit 20 on (target +100 MB or less)")
 
 
+def resnet(meta):
+    """Build a ResNet50V2 of 24 million weights."""
+    import keras
+
+    inputs = keras.Input(meta["X_shape_"][1:])
+    base = keras.applications.ResNet50V2(
+        include_top=False, weights=None, input_shape=inputs.shape[1:], pooling="avg"
+    )
+    x = base(keras.applications.resnet_v2.preprocess_input(inputs))
+    outputs = keras.layers.Dense(meta["n_classes_"], activation="softmax")(x)
+    return keras.Model(inputs, outputs)
+
+
+def resident(estimator, X, y):
+    """Return the memory of this process; a score, so that each fit reports it."""
+    estimator.predict(X)
+    return megabytes("VmRSS")
+
+
+def fit_large(n_jobs, n_fits=20):
+    from scikeras.wrappers import KerasClassifier
+    from sklearn.model_selection import ShuffleSplit, cross_val_score
+
+    from skssl import SelfSupervisedClassifier
+
+    X = np.random.default_rng(0).integers(256, size=(96, *COLOUR), dtype=np.uint8)
+    classifier = SelfSupervisedClassifier(
+        KerasClassifier(resnet, optimizer="adam", epochs=1, batch_size=32),
+        pretrain_epochs=1,
+        augmentation=None,
+        self_training=None,
+        random_state=0,
+    )
+    folds = ShuffleSplit(n_fits, test_size=32, random_state=0)
+    y = np.arange(len(X)) % 4
+    memory = cross_val_score(
+        classifier, X, y, cv=folds, n_jobs=n_jobs, scoring=resident
+    )
+    print("MB after each fit:", *memory.round().astype(int))
+
+
 def compare(setting, path, sizes, target):
     rows = []
     for n_images in sizes:
@@ -173,9 +218,10 @@ FITS = {
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("setting", choices=[*FITS, "search", "fits"])
+    parser.add_argument("setting", choices=[*FITS, "search", "fits", "large"])
     parser.add_argument("--data", help="mnist.npz; without it Keras downloads it")
     parser.add_argument("--images", type=int)
+    parser.add_argument("--jobs", type=int)
     parser.add_argument("--gigabytes", type=float, default=8.0)
     parser.add_argument("--once", type=int, help="one fit alone, on so many images")
     arguments = parser.parse_args()
@@ -183,6 +229,8 @@ def main():
         FITS[arguments.setting](arguments.data, arguments.once)
     elif arguments.setting == "fits":
         fit_often()
+    elif arguments.setting == "large":
+        fit_large(arguments.jobs)
     elif arguments.setting == "images":
         compare("images", arguments.data, (1000, arguments.images or 60_000), 400)
     elif arguments.setting == "search":
