@@ -6,6 +6,9 @@ python benchmarks/pretraining.py scikeras
     scikeras's classifier on arrays of turned images.
 python benchmarks/pretraining.py bfloat16
     skssl itself in float32, against Keras's mixed_bfloat16 policy.
+python benchmarks/pretraining.py resnet --images 320
+    ResNet50V2 on digits enlarged to 64x64x3: Keras on images turned before, then skssl
+    in float32 against bfloat16.
 """
 
 import argparse
@@ -77,16 +80,73 @@ def scikeras_job(images, test, epochs):
     return job
 
 
+def resnet(meta):
+    """Build a ResNet50V2 with a head for angles, with weights drawn at random."""
+    inputs = keras.Input(meta["X_shape_"][1:])
+    base = keras.applications.ResNet50V2(
+        include_top=False, weights=None, input_shape=inputs.shape[1:], pooling="avg"
+    )
+    outputs = keras.layers.Dense(meta["n_classes_"], activation="softmax")
+    scaled = keras.applications.resnet_v2.preprocess_input(inputs)
+    return keras.Model(inputs, outputs(base(scaled)))
+
+
+def enlarged(images):
+    """Return digits as images of shape (n, 64, 64, 3)."""
+    images = np.pad(
+        images.repeat(2, axis=1).repeat(2, axis=2), [(0, 0), (4, 4), (4, 4)]
+    )
+    return np.repeat(images[..., None], 3, axis=-1)
+
+
+def resnet_job(images, epochs, policy="float32"):
+    from scikeras.wrappers import KerasClassifier
+
+    def job():
+        keras.config.set_dtype_policy(policy)
+        network = KerasClassifier(resnet, optimizer="adam")
+        task = RotationPretext(augmentation=None)
+        encoder = SelfSupervisedEncoder(network, pretext=task, batch_size=64)
+        encoder.set_params(epochs=epochs).fit(images)
+        keras.config.set_dtype_policy("float32")
+
+    return job
+
+
+def keras_resnet_job(images, epochs):
+    turned, turns = RotationPretext().make_task(images)
+
+    def job():
+        model = resnet({"X_shape_": turned.shape, "n_classes_": 4})
+        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        model.fit(turned, turns, epochs=epochs, batch_size=64, verbose=0)
+
+    return job
+
+
+def compare_resnet(images, epochs, n_pairs):
+    images = enlarged(images)
+    ours = resnet_job(images, epochs)
+    theirs = keras_resnet_job(images, epochs)
+    alternate(ours, theirs, rival="Keras", n_pairs=n_pairs, target=0.95)
+    bfloat16 = resnet_job(images, epochs, "mixed_bfloat16")
+    alternate(bfloat16, ours, rival="float32", n_pairs=n_pairs, target=1.5)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("rival", choices=["keras", "scikeras", "bfloat16"])
+    parser.add_argument("rival", choices=["keras", "scikeras", "bfloat16", "resnet"])
     parser.add_argument("--data", help="mnist.npz; without it Keras downloads it")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=5)
     arguments = parser.parse_args()
     (images, _), (test, _) = load_mnist(arguments.data)
-    data = images[: arguments.images], test[:1000], arguments.epochs
+    images = images[: arguments.images]
+    if arguments.rival == "resnet":
+        compare_resnet(images, arguments.epochs, arguments.pairs)
+        return
+    data = images, test[:1000], arguments.epochs
     ours = skssl_job(*data)
     if arguments.rival == "keras":
         comparisons = [
