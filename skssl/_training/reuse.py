@@ -170,8 +170,22 @@ def compiled(model, compile_kwargs, prepare=None):
         faster = {"optimizer": optimizer, "steps_per_execution": 1}
         compile_kwargs = {**compile_kwargs, **faster}
     trained.compile(**compile_kwargs)
+    if not tf.distribute.has_strategy():
+        _leave_gradients(trained.optimizer)
     trained.optimizer.build(trained.trainable_variables)
     return trained
+
+
+def _leave_gradients(optimizer):
+    """Keep an optimizer from summing gradients over the only replica.
+
+    For such a sum TensorFlow registers a gradient of its own, for good. It holds the
+    graph of the step, and so network and optimizer: each fit that traces its step would
+    leave their memory behind, as one of Keras does (Keras 3.15, TensorFlow 2.21).
+    """
+    while optimizer is not None:
+        optimizer._all_reduce_sum_gradients = list
+        optimizer = getattr(optimizer, "inner_optimizer", None)  # of a loss scale
 
 
 @contextlib.contextmanager
