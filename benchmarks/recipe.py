@@ -13,6 +13,7 @@ same sizes: 64 inputs of the network; in FixMatch 4, 16 and 16.
 
 import argparse
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import keras
@@ -31,6 +32,7 @@ from skssl import (
 from skssl.self_training import FixMatch
 
 EPOCH_STEPS = 20
+LABELLED = 64 * EPOCH_STEPS
 
 
 def load_data(name, folder):
@@ -62,7 +64,7 @@ def skssl_stages(X, y, few, n_steps):
         )
 
     fine_tuned = classifier(epochs=n_epochs).set_params(self_training=None)
-    rows = slice(64 * EPOCH_STEPS)
+    rows = slice(LABELLED)
     return {
         "pretrain": pretraining(16),
         "pretrain_views": pretraining(32, pretext=SimCLRPretext()),
@@ -81,9 +83,11 @@ def run_silently(run, *args):
     run(*args)
 
 
-def compare_stages(data, few, arguments):
+def compare_stages(data, arguments):
     """Run each stage of both sides in turn."""
     X, y, *_ = data
+    # As many labels as give both sides batches of 64 in fine-tuning.
+    few = np.where(np.arange(len(y)) < LABELLED, y, -1)
     n_steps = arguments.steps
     policy = "mixed_bfloat16" if arguments.bfloat16 else "float32"
     keras.config.set_dtype_policy(policy)
@@ -110,15 +114,15 @@ def compare_fits(data, few, arguments):
     theirs = TorchRecipe(X, few, 10, ways=ways)
     for _ in time_stages(theirs, 10):  # compiles
         pass
-    seeds = {"ours": iter(range(99)), "theirs": iter(range(99))}
+    our_seeds, their_seeds = count(), count()
 
     def job():
-        classifier = SelfSupervisedClassifier(random_state=next(seeds["ours"]))
+        classifier = SelfSupervisedClassifier(random_state=next(our_seeds))
         classifier.fit(X, few)
         return lambda: classifier.score(X_test, y_test)
 
     def other_job():
-        theirs.seed = next(seeds["theirs"])
+        theirs.seed = next(their_seeds)
         theirs.fit()
         accuracy = (theirs.predict(X_test) == y_test).mean()
         print({stage: f"{x:.1f} s" for stage, x in theirs.seconds.items()})
@@ -145,11 +149,15 @@ def main():
     arguments = parser.parse_args()
     X, y, *test = load_data(arguments.name, arguments.data)
     X, y = X[: arguments.images], y[: arguments.images]
+    if arguments.what == "stages":
+        if len(X) < LABELLED:
+            parser.error(f"stages need {LABELLED} images or more")
+        compare_stages((X, y, *test), arguments)
+        return
     few = np.full(len(y), -1)
     rows = random_rows(y, arguments.labels, 0)
     few[rows] = y[rows]
-    compare = compare_stages if arguments.what == "stages" else compare_fits
-    compare((X, y, *test), few, arguments)
+    compare_fits((X, y, *test), few, arguments)
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def moved(images, seed, strength=1.0):
 def recolored(images, seed, strength=1.0):
     """Change contrast, saturation, brightness and colour of each image.
 
-    Each is linear in the channels of a pixel, so all of them are one matrix.
+    All of them together are one matrix and one offset for the pixels of an image.
     """
     n, (height, width, channels) = tf.shape(images)[0], images.shape[1:]
     drawn = tf.random.stateless_uniform(
@@ -177,9 +177,9 @@ def erased(images, seed, size=0.4):
     columns = tf.range(width, dtype=tf.float32)[None, None, :]
     in_rows = tf.cast(tf.abs(rows + 0.5 - drawn[1] * height) < half, tf.float32)
     in_columns = tf.cast(tf.abs(columns + 0.5 - drawn[2] * width) < half, tf.float32)
-    # Rows of all channels: TensorFlow broadcasts along a few channels slowly.
+    # Columns and channels in one axis: TensorFlow broadcasts along channels slowly.
     in_columns = tf.repeat(in_columns, channels, axis=2)
     mean = tf.reduce_mean(images, axis=(1, 2))[:, None]
     mean = in_rows * (in_columns * tf.tile(mean, (1, 1, width)))
-    rows = tf.reshape(images, (n, height, width * channels))
-    return tf.reshape(rows * (1 - in_rows * in_columns) + mean, tf.shape(images))
+    flat = tf.reshape(images, (n, height, width * channels))
+    return tf.reshape(flat * (1 - in_rows * in_columns) + mean, tf.shape(images))

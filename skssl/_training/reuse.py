@@ -35,7 +35,7 @@ class LiveNormalization(keras.layers.Normalization):
         """Standardise the inputs."""
         self.finalize_state()
         if None not in inputs.shape[1:]:
-            # TensorFlow broadcasts along a few channels slowly, along images fast.
+            # TensorFlow broadcasts slowly along channels, and fast along the batch.
             shape = (1, *inputs.shape[1:])
             self.mean = tf.broadcast_to(self.mean, shape)
             self.variance = tf.broadcast_to(self.variance, shape)
