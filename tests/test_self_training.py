@@ -9,7 +9,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.model_selection import GridSearchCV
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, kneighbors_graph
 from sklearn.semi_supervised import LabelPropagation, LabelSpreading
 
 from skssl import (
@@ -70,6 +70,18 @@ def test_class_masses_are_those_of_the_labels(blobs):
     expected = own * np.array([0.5, 0.5]) / own.sum(axis=0)
     expected /= expected.sum(axis=1, keepdims=True)
     assert_allclose(spread(points, targets, 2, estimator), expected)
+
+
+def test_labels_spread_over_neighbours_that_a_function_finds(blobs):
+    def neighbours(X, _):
+        return kneighbors_graph(X, 10, include_self=True)
+
+    points, targets = blobs
+    points = points @ np.random.default_rng(0).normal(size=(2, 20))
+    estimator = LabelSpreading(kernel=neighbours, max_iter=100, tol=0)
+    assert_allclose(
+        spread(points, targets, 2, estimator), spread(points, targets, 2), atol=1e-12
+    )
 
 
 def test_a_point_that_no_label_reaches_has_every_class_alike():
