@@ -32,7 +32,7 @@ def main():
     (X, y), _ = load_mnist(arguments.data)
     X, y = X[: arguments.images], y[: arguments.images].astype(int)
     y[arguments.labels :] = -1
-    # Parameters of fine-tuning alone: the optimizer serves pretraining, too.
+    # Parameters of fine-tuning alone.
     grid = {"frozen_layers": [0, 2, 4, "all"], "estimator__batch_size": [32, 64]}
     folds, scores = SemiSupervisedKFold(3), {}
 

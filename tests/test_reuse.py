@@ -24,12 +24,12 @@ from skssl._data.training_set import distinct_images
 from skssl._networks.identity import architecture
 from skssl._networks.network import build_network
 from skssl._networks.surgery import set_statistics
+from skssl._networks.training_copies import MaxPoolingReLU, training_copy
 from skssl._runtime import kept_copies
 from skssl._training.distribution import DistributedTrainer
 from skssl._training.reuse import (
     BlockTrainer,
     FusedAdam,
-    _copied,
     compiled,
     compiled_copy,
 )
@@ -119,13 +119,93 @@ def test_a_copy_standardises_channels_as_the_model_does(shape, policy):
     layer = keras.layers.Normalization(dtype=policy)
     model = keras.Sequential([keras.Input(shape), layer])
     layer.adapt(images)
-    copy = _copied(model)
+    copy = training_copy(model)
     copy.set_weights(model.get_weights())
     copied, expected = (
         keras.ops.convert_to_numpy(x(images, training=True)) for x in (copy, model)
     )
     assert_array_equal(copied, expected)
     assert_allclose(copied.astype(float).std(axis=(0, 1, 2)), 1, atol=0.1)
+
+
+def stacked(*layers, shape=(15, 13, 2)):
+    """Return a network that standardises, with other layers in front of its end."""
+    last = [keras.layers.Flatten(), keras.layers.Dense(3, activation="softmax")]
+    first = keras.layers.Normalization()
+    model = keras.Sequential([keras.Input(shape), first, *layers, *last])
+    first.adapt(np.random.default_rng(0).normal(2, 3, (9, *shape)))
+    return model
+
+
+def conv(size=3, **params):
+    return keras.layers.Conv2D(4, size, **{"activation": "relu", **params})
+
+
+def pool(size=2, **params):
+    return keras.layers.MaxPooling2D(size, **params)
+
+
+def branching():
+    """Return a network in which pooling is not all that reads a convolution."""
+    images = keras.Input((15, 13, 2))
+    x = keras.layers.Normalization(mean=2.0, variance=3.0)(images)
+    x = conv()(x)
+    ends = [keras.layers.Flatten()(y) for y in (pool()(x), x)]
+    x = keras.layers.Concatenate()(ends)
+    return keras.Model(images, keras.layers.Dense(3, activation="softmax")(x))
+
+
+def pooled_twice():
+    """Return a network that calls one pooling layer twice."""
+    images, layer = keras.Input((15, 13, 2)), pool()
+    x = conv()(keras.layers.Normalization(mean=2.0, variance=3.0)(images))
+    x = keras.layers.Flatten()(layer(conv(activation="tanh")(layer(x))))
+    return keras.Model(images, keras.layers.Dense(3, activation="softmax")(x))
+
+
+@pytest.mark.parametrize(
+    "make, size, n_moved",
+    [
+        (lambda: stacked(conv(), pool(), conv(), pool()), (14, 10), 2),
+        (lambda: stacked(conv(), pool(), conv(2), conv(), pool()), (12, 12), 2),
+        (lambda: stacked(conv(strides=2), pool((3, 2))), (13, 13), 1),
+        (lambda: stacked(conv(dilation_rate=2), pool(3, strides=2)), (15, 13), 1),
+        (lambda: stacked(conv(activation="tanh"), pool((2, 5))), (14, 12), 0),
+        (lambda: stacked(conv(padding="same"), pool()), (15, 13), 1),
+        (lambda: stacked(pool(padding="same")), (15, 13), 0),
+        (lambda: stacked(conv(activity_regularizer="l2"), pool()), (15, 13), 0),
+        (lambda: stacked(keras.layers.BatchNormalization(), pool()), (15, 13), 0),
+        (lambda: stacked(conv(), keras.layers.AveragePooling2D(2)), (14, 12), 0),
+        (lambda: stacked(conv(), keras.layers.Dropout(0.0), pool()), (15, 13), 0),
+        (branching, (15, 13), 0),
+        (pooled_twice, (14, 12), 0),
+        (
+            lambda: keras.Sequential(
+                [keras.Input((15, 13, 2)), stacked(conv(), pool())]
+            ),
+            (14, 12),
+            1,
+        ),
+    ],
+)
+def test_a_copy_computes_less_and_trains_the_same(make, size, n_moved):
+    keras.utils.set_random_seed(0)
+    model = make()
+    copy = training_copy(model)
+    copy.set_weights(model.get_weights())
+    inner = copy.layers[0] if isinstance(copy.layers[0], keras.Model) else copy
+    moved = [x for x in inner.layers if type(x) is MaxPoolingReLU]
+    assert len(moved) == n_moved
+    kept = getattr(inner.layers[0], "size", None) or inner.input_shape[1:3]
+    if make not in (branching, pooled_twice):  # whose statistics are no weights
+        assert kept == size
+    rng = np.random.default_rng(0)
+    images = rng.normal(2, 3, (20, *model.input_shape[1:])).astype(np.float32)
+    for trained in (model, copy):
+        trained.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+        trained.fit(images, TARGETS, epochs=3, batch_size=5, shuffle=False, verbose=0)
+    for ours, expected in zip(copy.get_weights(), model.get_weights(), strict=True):
+        assert_allclose(ours, expected, atol=1e-6)
 
 
 def test_one_copy_serves_all_learning_rates():

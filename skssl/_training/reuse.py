@@ -17,6 +17,7 @@ import tensorflow as tf
 from .._networks.copies import fresh_optimizer
 from .._networks.graph import all_layers
 from .._networks.identity import architecture, identity
+from .._networks.training_copies import training_copy
 from .._runtime import LOCK, kept_copies, seeded
 from .batches import MAX_BLOCK_STEPS
 from .distribution import DistributedTrainer
@@ -26,28 +27,6 @@ MAX_COPIES = 8
 MAX_BYTES = 2**28
 # Where classes come from that their names identify.
 KNOWN = "keras.", "skssl."
-
-
-class LiveNormalization(keras.layers.Normalization):
-    """Normalization by the statistics it has, not by those it was traced with."""
-
-    def call(self, inputs):
-        """Standardise the inputs."""
-        self.finalize_state()
-        if None not in inputs.shape[1:]:
-            # TensorFlow broadcasts slowly along channels, and fast along the batch.
-            shape = (1, *inputs.shape[1:])
-            self.mean = tf.broadcast_to(self.mean, shape)
-            self.variance = tf.broadcast_to(self.variance, shape)
-        return super().call(inputs)
-
-
-def _copied(layer):
-    if isinstance(layer, keras.Model):
-        return keras.models.clone_model(layer, clone_function=_copied)
-    if type(layer) is keras.layers.Normalization and layer.weights:
-        return LiveNormalization.from_config(layer.get_config())
-    return layer.__class__.from_config(layer.get_config())
 
 
 class BlockTrainer(keras.Model):
@@ -214,7 +193,7 @@ def compiled_copy(model, compile_kwargs, prepare, needs_plain_steps=False):
         copy, initial = kept_copies.pop(key, (None, None))
     if copy is None:
         with seeded(0):  # no seed that it draws is kept
-            copy = compiled(_copied(model), compile_kwargs, prepare)
+            copy = compiled(training_copy(model), compile_kwargs, prepare)
         initial = [variable.numpy() for variable in copy.optimizer.variables]
     assign(copy.optimizer.variables, initial)
     rate = _number_as_rate(compile_kwargs["optimizer"])
