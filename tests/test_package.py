@@ -27,6 +27,7 @@ LAYERS = [
     "_networks/copies",
     "_networks/identity",
     "_networks/settings",
+    "_networks/training_copies",
     "_networks/trial",
     "_networks/surgery",
     "_networks/network",
