@@ -18,11 +18,12 @@ extensions = [
 ]
 exclude_patterns = ["_build", "gallery/*.ipynb"]
 autosummary_generate = True
+templates_path = ["_templates"]
 numpydoc_show_class_members = False
 default_role = "code"
-# Docstrings that are inherited from scikit-learn refer to its own pages.
+# Docstrings that are inherited from scikit-learn refer to its own pages and glossary.
 # The configuration of the gallery holds a function, so Sphinx keeps no cache of it.
-suppress_warnings = ["ref.ref", "config.cache"]
+suppress_warnings = ["ref.ref", "ref.term", "config.cache"]
 myst_heading_anchors = 3
 
 
