@@ -1,6 +1,10 @@
 """The code of README and user guide, each page from its first block to its last."""
 
+import importlib.util
 import re
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -36,18 +40,67 @@ def photographs(tmp_path, monkeypatch):
     np.save(tmp_path / "images.npy", np.zeros((20, 8, 8), np.uint8))
 
 
-def blocks(path):
-    return re.findall(r"^```python\n(.*?)^```", path.read_text(), re.M | re.S)
+def blocks(path, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.M | re.S)
 
 
-@pytest.mark.parametrize("path", [x for x in PAGES if blocks(x)], ids=lambda x: x.stem)
-def test_the_code_of_a_page_runs(path, few_steps, photographs):
-    names = {"weights": None}  # those of ImageNet would have to be downloaded
-    for number, block in enumerate(blocks(path), 1):
-        exec(compile(block, f"{path.name}, block {number}", "exec"), names)
+def is_installed(block):
+    """Whether all that a block imports is installed."""
+    names = re.findall(r"^(?:import|from) (\w+)", block, re.M)
+    return all(map(importlib.util.find_spec, names))
+
+
+@pytest.mark.parametrize(
+    "path", [x for x in PAGES if blocks(x, "python")], ids=lambda x: x.stem
+)
+def test_the_code_of_a_page_runs(path, few_steps, photographs, few_labels):
+    names = dict(zip(("X", "y"), few_labels, strict=True))
+    names["X_new"] = names["X"][:5]
+    names["weights"] = None  # those of ImageNet would have to be downloaded
+    for number, block in enumerate(blocks(path, "python"), 1):
+        if is_installed(block):
+            exec(compile(block, f"{path.name}, block {number}", "exec"), names)
     if path.stem == "own_network":
         network = names["resnet"]({"X_shape_": (None, 32, 32, 3), "n_classes_": 3})
         assert network.output_shape == (None, 3)
+
+
+# The blocks that begin a process of their own.
+FIRST = """
+import numpy as np
+from scikeras.wrappers import KerasClassifier
+from sklearn.datasets import load_digits
+from skssl import SelfSupervisedClassifier, build_cnn
+
+X, y = load_digits(return_X_y=True)
+X, y = X[:90], y[:90]
+X_train, y_few = X, np.where(np.arange(90) < 60, y, -1)
+network = KerasClassifier(build_cnn, epochs=1)
+clf = SelfSupervisedClassifier(network, pretrain_epochs=1, self_training=None)
+grid = {"frozen_layers": [0, "all"]}
+"""
+CLUSTER = """
+from distributed import LocalCluster
+
+with LocalCluster(n_workers=1, threads_per_worker=1) as cluster:
+    exec(block.replace("tcp://scheduler:8786", cluster.scheduler_address))
+"""
+WORKERS = [
+    pytest.param(block, id=f"{path.stem}, {number}")
+    for path in PAGES
+    for number, block in enumerate(blocks(path, "py"), 1)
+]
+
+
+@pytest.mark.parametrize("block", WORKERS)
+def test_the_code_for_workers_runs(block):
+    run = "exec(block)"
+    if "tcp://scheduler:8786" in block:
+        run = f"if __name__ == '__main__':{textwrap.indent(CLUSTER, '    ')}"
+    # The strategy comes before anything else of TensorFlow, so in a process of its own.
+    code = "\n".join([FIRST, f"block = {block!r}", run])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_links_between_pages_lead_somewhere():
