@@ -196,20 +196,19 @@ def draw_results(results, methods, path):
                 color = "C1" if method.startswith("ours") else "C0"
                 color = color if method.split(", chosen")[0] in OURS else "gray"
                 ax.errorbar(mean, row, xerr=deviation, fmt="o", color=color)
-                ax.annotate(
+                ax.text(
+                    1.02,
+                    row,
                     f"{mean:.3f}",
-                    (mean, row),
-                    (0, 5),
+                    transform=ax.get_yaxis_transform(),
                     color=color,
                     fontsize=8,
-                    textcoords="offset points",
-                    ha="center",
+                    va="center",
                 )
         title = f"{SHOWN.get(data, data)}, {n_labels} labels"
         ax.set(title=title, yticks=range(len(methods)))
         ax.set_yticklabels(SHOWN[method] for method in methods)
-        ax.set_ylim(len(methods) - 0.5, -0.9)
-        ax.margins(x=0.2)
+        ax.set_ylim(len(methods) - 0.5, -0.5)
         ax.grid(alpha=0.3)
     figure.supxlabel("Accuracy on test images")
     figure.tight_layout()
