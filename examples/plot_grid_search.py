@@ -10,6 +10,7 @@ of pretraining, the frozen layers, and the learning rate of fine-tuning.
 # A pipeline, as for any other classifier
 # ---------------------------------------
 
+import matplotlib.pyplot as plt
 from scikeras.wrappers import KerasClassifier
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
@@ -66,9 +67,19 @@ search = GridSearchCV(
 # The results
 # -----------
 
-order = search.cv_results_["rank_test_score"].argsort()
-print("accuracy  parameters")
-for candidate in order:
-    params = search.cv_results_["params"][candidate]
-    names = {name.split("__")[-1]: value for name, value in params.items()}
-    print(f"{search.cv_results_['mean_test_score'][candidate]:8.3f}  {names}")
+results = search.cv_results_
+order = results["rank_test_score"].argsort()
+names = []
+for params in results["params"]:
+    values = {name.split("__")[-1]: value for name, value in params.items()}
+    names.append(", ".join(f"{name} {value}" for name, value in values.items()))
+
+figure, ax = plt.subplots(figsize=(9, 4), layout="constrained")
+for row, candidate in enumerate(order):
+    mean, deviation = (results[f"{x}_test_score"][candidate] for x in ("mean", "std"))
+    print(f"{mean:.3f}  {names[candidate]}")
+    ax.errorbar(mean, row, xerr=deviation, fmt="o", color="C0")
+ax.set(xlabel="Accuracy, mean and deviation of three folds", yticks=range(len(order)))
+ax.set_yticklabels(names[candidate] for candidate in order)
+ax.invert_yaxis()
+plt.show()

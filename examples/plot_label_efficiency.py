@@ -3,16 +3,21 @@ How many labels does it take?
 =============================
 
 Labels are what costs. Before you buy more of them, take labels away from data that have
-them, and see what each number is worth, for each classifier that you could use.
+them, and see what each number is worth, for each classifier that you could use. Give
+your own with ``--data file.npz``, with arrays `x_train` and `y_train`, images and their
+labels; without it, the example takes digits.
 """
 
 # %%
 # Classifiers to compare
 # ----------------------
-# All of them see the same images. Those that cannot learn from images without a label
-# get the labelled ones alone.
+# All of them see the same images, as flat rows. Those that cannot learn from images
+# without a label get the labelled ones alone.
+
+import argparse
 
 import matplotlib.pyplot as plt
+import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.model_selection import ShuffleSplit
@@ -26,10 +31,24 @@ from skssl import (
     label_efficiency_curve,
 )
 
+parser = argparse.ArgumentParser()
+parser.add_argument("--data")
+path = parser.parse_args().data
+if path:
+    with np.load(path) as file:
+        images, y = file["x_train"], file["y_train"]
+else:
+    digits = load_digits()
+    images, y = digits.images, digits.target
+X, image_shape = images.reshape(len(images), -1), images.shape[1:]
+
 estimators = {
-    "skssl": SelfSupervisedClassifier(random_state=0),
+    "skssl": SelfSupervisedClassifier(image_shape=image_shape, random_state=0),
     "its network, from the labels alone": SelfSupervisedClassifier(
-        pretrain_epochs=0, self_training=None, random_state=0
+        image_shape=image_shape,
+        pretrain_epochs=0,
+        self_training=None,
+        random_state=0,
     ),
     "LabelSpreading": make_pipeline(
         PCA(50), LabelSpreading(kernel="knn", n_neighbors=10, max_iter=100)
@@ -43,7 +62,6 @@ estimators = {
 # Each classifier is fitted once for each number of labels, and tested on images that it
 # has not seen. With ``cv=5`` there would be five draws of each, and their spread.
 
-X, y = load_digits(return_X_y=True)
 curve = label_efficiency_curve(
     estimators,
     X,

@@ -189,8 +189,11 @@ def compiled_copy(model, compile_kwargs, prepare, needs_plain_steps=False):
     if key is None:
         yield compiled(model, compile_kwargs, None if needs_plain_steps else prepare)
         return
-    with LOCK:
-        copy, initial = kept_copies.pop(key, (None, None))
+    is_kept = not tf.distribute.has_strategy()
+    copy = initial = None
+    if is_kept:
+        with LOCK:
+            copy, initial = kept_copies.pop(key, (None, None))
     if copy is None:
         with seeded(0):  # no seed that it draws is kept
             copy = compiled(training_copy(model), compile_kwargs, prepare)
@@ -202,7 +205,8 @@ def compiled_copy(model, compile_kwargs, prepare, needs_plain_steps=False):
     assign(copy.variables, model.variables)
     yield copy
     assign(model.variables, copy.variables)
-    _keep(key, copy, initial)
+    if is_kept:
+        _keep(key, copy, initial)
 
 
 def _keep(key, copy, initial):
@@ -241,7 +245,7 @@ def _key(model, compile_kwargs, prepare):
         compile_kwargs = {**compile_kwargs, "loss": None, "metrics": None}
     parts = [*all_layers(model), *keras.tree.flatten(list(compile_kwargs.values()))]
     parts += keras.tree.flatten(list(getattr(prepare, "args", ())))
-    if tf.distribute.has_strategy() or _n_bytes(model) > MAX_BYTES:
+    if _n_bytes(model) > MAX_BYTES:
         return None
     if not all(map(_is_of_keras, parts)):
         return None
