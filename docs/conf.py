@@ -21,6 +21,7 @@ autosummary_generate = True
 templates_path = ["_templates"]
 numpydoc_show_class_members = False
 default_role = "code"
+toc_object_entries_show_parents = "hide"
 # Docstrings that are inherited from scikit-learn refer to its own pages and glossary.
 # The configuration of the gallery holds a function, so Sphinx keeps no cache of it.
 suppress_warnings = ["ref.ref", "ref.term", "config.cache"]
