@@ -125,11 +125,11 @@ def _activated_before_pooling(model, followers):
 
 
 def _cropped_size(model, followers):
-    """Return the height and width of the images that are seen, by the first layer.
+    """Return the first layer, with the height and width of what the network sees.
 
     Pooling of 2 by 2 drops the last row of an odd number of rows, and with it what the
-    convolutions before it have computed there. The result is empty where it is not
-    known.
+    convolutions before it have computed there. The result is a dict of one item, or an
+    empty one if the network does not begin with a layer that is known.
     """
     start = tensor = model.inputs[0]
     chain = []

@@ -128,7 +128,7 @@ def compiled(model, compile_kwargs, prepare=None):
         Turns (images, seed, *labels) of a batch into what the network is trained on.
         Without it the result is no BlockTrainer but a `keras.Model` that trains on
         prepared batches, as with ``run_eagerly=True``. Under a distribution strategy
-        it is a DistributedTrainer, which makes one step in a call.
+        it is a DistributedTrainer.
     """
     if tf.distribute.has_strategy():
         if compile_kwargs.get("jit_compile") is True:
